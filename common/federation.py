@@ -33,16 +33,22 @@ class Statistic(Generic[Sums]):
     adds_over : {"rows", "sites"}
         ``"rows"``: the statistic of a union of rows is the sum of their statistics. ``"sites"``: only whole
         sites add (a site-centred term, say).
+    mode : {"whole", "survivors"}
+        ``"whole"``: every site of the roster answers, one message. ``"survivors"``: a round of network training that
+        goes on when a site drops out, two messages; float32 fields then travel 4 bytes an element.
     """
 
     name: str
     local: Callable[..., Sums]
     adds_over: Literal["rows", "sites"]
+    mode: Literal["whole", "survivors"] = "whole"
 
 
-def statistic(name: str, *, adds_over: Literal["rows", "sites"]) -> Callable[[Callable[..., Sums]], Statistic[Sums]]:
+def statistic(
+    name: str, *, adds_over: Literal["rows", "sites"], mode: Literal["whole", "survivors"] = "whole"
+) -> Callable[[Callable[..., Sums]], Statistic[Sums]]:
     """Turn a local half into a `Statistic`."""
-    return lambda local: Statistic(name=name, local=local, adds_over=adds_over)
+    return lambda local: Statistic(name=name, local=local, adds_over=adds_over, mode=mode)
 
 
 class Federation(Protocol):
