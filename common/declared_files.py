@@ -1,0 +1,197 @@
+"""Declared files: read TOML, validate it, and name every mistake at once, for study.toml, site.toml and their kin.
+
+A mistake is told as ``study.toml: [model.full] predictors[2] = 'agee': is no variable; did you mean 'age'?``: file,
+table, key, value and remedy.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from cohortium.common.errors import CohortiumError
+
+Tables = TypeVar("Tables", bound=BaseModel)
+
+SHOWN_MISTAKES = 40
+SHOWN_CHARACTERS = 80
+OUR_WORDS = {
+    "tuple": "list",
+    "dictionary": "table",
+    "integer": "whole number",
+    "string": "text",
+    "boolean": "true or false",
+}
+
+
+class Mistake(NamedTuple):
+    """One mistake of a file: ``table`` as ``[model.full]``, ``key`` as ``predictors[2]``, and what to do about it."""
+
+    table: str
+    key: str
+    problem: str
+
+
+def read_toml(path: Path, *, role: str, error: type[CohortiumError]) -> dict[str, Any]:
+    """Tables of a TOML file; whatever prevents reading is an `error` that names the path's role and the remedy."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise error(f"{role}: there is no file {path}; give the path of an existing file") from None
+    except UnicodeDecodeError:
+        raise error(f"{role} {path}: is not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as broken:
+        raise error(f"{role} {path}: is not TOML: {broken}; correct that line") from None
+    except (RecursionError, ValueError) as broken:  # brackets nested too deep, a number of thousands of digits
+        raise error(f"{role} {path}: cannot be read as TOML ({type(broken).__name__}); simplify it") from None
+    except OSError as broken:
+        raise error(f"{role} {path}: cannot be read ({broken.strerror}); check its permissions") from None
+
+
+def validate(model: type[Tables], tables: dict[str, Any], *, source: str, error: type[CohortiumError]) -> Tables:
+    """The tables as a validated `model`; all mistakes in one `error`."""
+    try:
+        return model.model_validate(_tuples(tables))
+    except ValidationError as wrong:
+        schema = model.model_json_schema()
+        mistakes = [_mistake(item, tables, schema) for item in wrong.errors(include_url=False)]
+    raise refusal(source, mistakes, error)
+
+
+def refusal(source: str, mistakes: Sequence[Mistake], error: type[CohortiumError]) -> CohortiumError:
+    """The mistakes of a file as one error to raise, a line each."""
+    lines = [" ".join(part for part in (m.table, m.key) if part) + f": {m.problem}" for m in dict.fromkeys(mistakes)]
+    if len(lines) == 1:
+        return error(f"{source}: {lines[0]}")
+    more = len(lines) - SHOWN_MISTAKES
+    tail = [f"... and {more} more"] if more > 0 else []
+    return error("\n  ".join([f"{source} has {len(lines)} mistakes:", *lines[:SHOWN_MISTAKES], *tail]))
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """The remedy for a name that is not known: the nearest known one, or the list of them."""
+    texts = list(dict.fromkeys(str(item) for item in known))
+    folded = {text.lower(): text for text in texts}
+    if close := difflib.get_close_matches(str(name)[:SHOWN_CHARACTERS].lower(), folded, n=1, cutoff=0.5):
+        return f"did you mean {folded[close[0]]!r}?"
+    return f"use one of {', '.join(texts)}" if texts else "there is none to name; remove it"
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, cut to a line."""
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def _tuples(value: Any) -> Any:
+    """TOML arrays as tuples, which strict validation asks for."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mistake:
+    """A pydantic error in the words of the file."""
+    kind, context, given = item["type"], item.get("ctx", {}), item["input"]
+    table, key, known = _place(item["loc"], tables, schema)
+    if kind == "extra_forbidden":
+        return Mistake(table, key, f"unknown key; {nearest(item['loc'][-1], known)}")
+    if kind == "missing":
+        return Mistake(table, key, "required key is missing; add it")
+    if kind == "union_tag_not_found":
+        return Mistake(table, _joined(key, context["discriminator"].strip("'")), "required key is missing; add it")
+    if kind == "union_tag_invalid":
+        tag_key = context["discriminator"].strip("'")
+        expected = [text.strip("' ") for text in context["expected_tags"].split(",")]
+        value = given if isinstance(given, str) else given[tag_key]
+        return Mistake(table, f"{_joined(key, tag_key)} = {shown(value)}", f"is not known; {_one_of(value, expected)}")
+    place = f"{key} = {shown(given)}" if key and not isinstance(given, dict) else key
+    if kind == "literal_error":
+        expected = [text.strip("' ") for text in context["expected"].replace(" or ", ", ").split(", ")]
+        return Mistake(table, place, f"is not known; {_one_of(given, expected)}")
+    if kind == "value_error":
+        return Mistake(table, place, str(context["error"]))
+    if kind == "string_pattern_mismatch":
+        what = "64 hexadecimal digits" if "0-9a-f" in context["pattern"] else "letters, digits, _ and -, a letter first"
+        return Mistake(table, place, f"should be {what}")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return Mistake(table, place, "should be a table (key = value, ...)")
+    text = item["msg"].replace("Input should", "should").replace("valid ", "")
+    for pydantic_word, ours in OUR_WORDS.items():
+        text = text.replace(pydantic_word, ours)
+    return Mistake(table, place, text[:1].lower() + text[1:])
+
+
+def _one_of(value: object, expected: list[str]) -> str:
+    close = nearest(value, expected)
+    return close if close.startswith("use one of") else f"{close} (one of {', '.join(expected)})"
+
+
+def _joined(key: str, last: str) -> str:
+    return f"{key}.{last}" if key else last
+
+
+def _place(loc: Sequence[str | int], tables: Any, schema: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """Where in the file: table heading, key within it, and the keys known there.
+
+    `loc` holds union tags between the keys; what is no key of the file at that point is a tag, unless it comes last.
+    """
+    table: list[str] = []
+    key = ""
+    in_table = True
+    heading = ("[", "]")
+    here, kinds = tables, [schema]
+    for depth, part in enumerate(loc):
+        last = depth == len(loc) - 1
+        found = part in here if isinstance(here, dict) else isinstance(here, list | tuple) and isinstance(part, int)
+        if not found and not last:
+            kinds = [kind for kind in kinds if part in _tags(kind)] or kinds
+            continue
+        if not last:
+            kinds = [below for kind in kinds for below in _below(kind, part, schema)]
+        value = here[part] if found else None
+        if isinstance(part, int):
+            name = value.get("name") if isinstance(value, dict) else None
+            if isinstance(name, str) and in_table:
+                heading = ("[[", f"]] {shown(name)}")
+            elif in_table:
+                table[-1] += f"[{part + 1}]"
+            else:
+                key += f"[{part + 1}]"
+        else:
+            first = value[0] if isinstance(value, list | tuple) and value else value
+            if in_table and isinstance(first, dict) and depth < 3:
+                table.append(str(part))
+            else:
+                in_table = False
+                key = _joined(key, str(part))
+        here = value
+    known = [name for kind in kinds for name in kind.get("properties", {})]
+    return (heading[0] + ".".join(table) + heading[1] if table else ""), key, known
+
+
+def _tags(kind: dict[str, Any]) -> set[str]:
+    return {str(prop.get("const")) for prop in kind.get("properties", {}).values()} | {kind.get("title", "")}
+
+
+def _below(kind: dict[str, Any], part: str | int, schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Schemas of what stands at a key or an index of `kind`, references and unions resolved."""
+    if isinstance(part, int):
+        below = kind.get("items", {})
+    else:
+        below = kind.get("properties", {}).get(part, kind.get("additionalProperties", {}))
+    pending, found = [below], []
+    while pending:
+        item = pending.pop()
+        if not isinstance(item, dict):
+            continue
+        if "$ref" in item:
+            pending.append(schema["$defs"][item["$ref"].rsplit("/", 1)[-1]])
+        elif "anyOf" in item or "oneOf" in item:
+            pending.extend(item.get("anyOf", item.get("oneOf")))
+        else:
+            found.append(item)
+    return found

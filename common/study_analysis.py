@@ -1,0 +1,201 @@
+"""Study analysis: the tables of study.toml that say what is computed: models, validation, privacy, federation.
+
+The attribute names are the keys of the file (`lambda` is `lambda_`: a word of Python); see docs/study-file.md.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+
+from cohortium.common.study_data import Keys, Level, Name, Positive
+
+Lambda = Literal["min", "1se"]
+Folds = Annotated[int, Field(ge=2, le=50)]
+
+
+class Screen(Keys):
+    """Keep features by a univariate test: p below the bound, at most floor(N/4) of them by |t|."""
+
+    method: Literal["screen"]
+    test: Literal["t"] = "t"
+    p: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
+class Correlation(Keys):
+    """Of two features correlated above r, keep the one with the larger |t|."""
+
+    method: Literal["correlation"]
+    r: Annotated[float, Field(gt=0, le=1)] = 0.9
+    keep: Literal["largest_t"] = "largest_t"
+
+
+class LassoSelection(Keys):
+    """Keep what a LASSO path leaves, its lambda chosen by inner cross-validation."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    method: Literal["lasso"]
+    lambda_: Lambda = Field("min", alias="lambda")
+    folds: Folds = 10
+    n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
+
+
+def _as_table(value: Any) -> Any:
+    return {"method": value} if isinstance(value, str) else value
+
+
+Selection = Annotated[
+    Screen | Correlation | LassoSelection,
+    Field(discriminator="method"),
+    BeforeValidator(
+        _as_table,
+        json_schema_input_type=Literal["screen", "correlation", "lasso"] | Screen | Correlation | LassoSelection,
+    ),
+]
+
+
+class ModelTable(Keys):
+    """What every kind of [model.NAME] has.
+
+    `predictors`: a bare name is a variable, ``features.X`` a feature set, ``model.X`` another model's linear predictor.
+    `stack`: on which values of the models below it a model is fitted.
+    """
+
+    endpoint: str = Field("", description="unset: the study's primary endpoint")
+    predictors: Annotated[tuple[str, ...], Field(min_length=1)]
+    selection: tuple[Selection, ...] = ()
+    stack: Literal["out_of_fold", "apparent"] = "out_of_fold"
+
+    @field_validator("predictors")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a predictor is given twice; keep one")
+        return names
+
+    @property
+    def models_below(self) -> tuple[str, ...]:
+        """Models whose scores are predictors."""
+        return tuple(name.removeprefix("model.") for name in self.predictors if name.startswith("model."))
+
+    @property
+    def feature_sets(self) -> tuple[str, ...]:
+        """Feature sets among the predictors."""
+        return tuple(name.removeprefix("features.") for name in self.predictors if name.startswith("features."))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Study variables among the predictors."""
+        return tuple(name for name in self.predictors if "." not in name)
+
+
+class LogisticModel(ModelTable):
+    """[model.NAME] of kind logistic: maximum likelihood over all sites, or the average of local fits."""
+
+    kind: Literal["logistic"]
+    penalty: Literal["none"] = "none"
+    aggregation: Literal["exact", "fedavg"] = "exact"
+
+
+class LassoModel(ModelTable):
+    """[model.NAME] of kind lasso: an L1-penalised logistic path, its lambda chosen by inner cross-validation."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    kind: Literal["lasso"]
+    lambda_: Lambda = Field("min", alias="lambda")
+    folds: Folds = 10
+    n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
+    aggregation: Literal["exact", "fedavg"] = "exact"
+
+
+class CoxModel(ModelTable):
+    """[model.NAME] of kind cox: proportional hazards; ``strata = "site"`` gives each site its own baseline."""
+
+    kind: Literal["cox"]
+    ties: Literal["efron", "breslow"] = "efron"
+    strata: Literal["site", "none"] = "site"
+    penalty: Literal["none"] = "none"
+
+
+class NetworkModel(ModelTable):
+    """[model.NAME] of kind network: a head of fully connected layers trained by FedAvg of its weights."""
+
+    kind: Literal["network"]
+    head: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (64,)
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 20
+    local_epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+    class_weight: Literal["none", "balanced"] = "none"
+    patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+Model = Annotated[LogisticModel | LassoModel | CoxModel | NetworkModel, Field(discriminator="kind")]
+
+
+def _cutoff(value: Any) -> str | float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value in ("youden", "median") or (number and abs(value) <= 1e6):
+        return value
+    raise ValueError('should be "youden", "median" or a number')
+
+
+Cutoff = Annotated[Any, PlainValidator(_cutoff, json_schema_input_type=Literal["youden", "median"] | float)]
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Analysis(Keys):
+    """[[validation.analysis]]: a model against an endpoint in a subset, ``where = {variable = level}``."""
+
+    model: str
+    endpoint: str
+    where: dict[str, Level] = Field(default_factory=dict)
+
+
+class Validation(Keys):
+    """[validation]: which figures are asked for. An unset cutoff is youden for binary, median for survival studies."""
+
+    compare: tuple[tuple[str, str], ...] = ()
+    cutoff: Cutoff = Field("", description="unset: youden for a binary primary endpoint, median for survival")
+    subgroups: tuple[str, ...] = ()
+    survival: str | None = None
+    decision_thresholds: tuple[Threshold, ...] = tuple(i / 100 for i in range(1, 100))
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0
+    analysis: tuple[Analysis, ...] = ()
+
+    @field_validator("decision_thresholds")
+    @classmethod
+    def _ascending(cls, thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        if list(thresholds) != sorted(set(thresholds)):
+            raise ValueError("must ascend, each once")
+        return thresholds
+
+
+class Privacy(Keys):
+    """[privacy]: what a site lets out; see docs/study-file.md for what minimum_count covers."""
+
+    secure_aggregation: bool = True
+    minimum_sites: Annotated[int, Field(ge=1, le=1000)] = 3
+    minimum_count: Annotated[int, Field(ge=1, le=1000)] = 5
+    score_resolution: Literal["binned", "exact"] = "binned"
+    event_time_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    released_numbers: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _sums_hide_a_site(self) -> Self:
+        if self.secure_aggregation and self.minimum_sites < 3:
+            raise ValueError(
+                f"minimum_sites = {self.minimum_sites}: a secure sum over fewer than 3 sites shows each its peer; use 3"
+            )
+        return self
+
+
+class FederationOptions(Keys):
+    """[federation]: patience with sites. `quorum` names the sites that must be in every network round (unset: all)."""
+
+    round_timeout_s: Positive = 600.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    quorum: tuple[Name, ...] = ()
+    on_departure: Literal["stop", "continue"] = "stop"

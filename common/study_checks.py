@@ -1,0 +1,141 @@
+"""Study checks: what several tables of study.toml must agree on: names that exist, kinds that fit, no circles."""
+
+import graphlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from cohortium.common.declared_files import Mistake, nearest, shown
+from cohortium.common.study_data import RingRegion, level_text
+
+if TYPE_CHECKING:
+    from cohortium.common.study import Study
+
+ENDPOINT_KIND = {"logistic": "binary", "lasso": "binary", "network": "binary", "cox": "survival"}
+RESERVED_NAMES = ("patient_id", "part", "fold")
+
+
+def cross_checks(study: "Study") -> list[Mistake]:
+    """All mistakes between tables, in the order of the file."""
+    checks = (_variables, _endpoints, _regions, _features, _harmonise, _split, _models, _validation, _privacy)
+    return [mistake for check in checks for mistake in check(study)]
+
+
+def _unknown(table: str, key: str, names: Iterable[str], known: Iterable[str], what: str) -> Iterator[Mistake]:
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            yield Mistake(table, f"{key} = {shown(name)}", f"no such {what}; {nearest(name, known)}")
+
+
+def _variables(study: "Study") -> Iterator[Mistake]:
+    for name, times in Counter(variable.name for variable in study.variable).items():
+        if times > 1:
+            yield Mistake(f"[[variable]] {name!r}", "name", f"is given {times} times; keep one")
+        if name in RESERVED_NAMES:
+            yield Mistake(f"[[variable]] {name!r}", "name", "is a column of our own; choose another name")
+
+
+def _endpoints(study: "Study") -> Iterator[Mistake]:
+    yield from _unknown("[study]", "primary", [study.study.primary], study.endpoint, "endpoint")
+
+
+def _regions(study: "Study") -> Iterator[Mistake]:
+    for name, region in study.region.items():
+        if isinstance(region, RingRegion):
+            solid = [other for other, r in study.region.items() if not isinstance(r, RingRegion)]
+            yield from _unknown(f"[region.{name}]", "of", [region.of], solid, "region to lay a ring around")
+
+
+def _features(study: "Study") -> Iterator[Mistake]:
+    for name, features in study.features.items():
+        yield from _unknown(f"[features.{name}]", "images", features.images, study.image, "image")
+        yield from _unknown(f"[features.{name}]", "regions", features.regions, study.region, "region")
+
+
+def _harmonise(study: "Study") -> Iterator[Mistake]:
+    if study.harmonise is None:
+        return
+    yield from _unknown("[harmonise]", "features", study.harmonise.features, study.features, "feature set")
+    protectable = (*study.variables, *study.endpoint)
+    yield from _unknown("[harmonise]", "protect", study.harmonise.protect, protectable, "variable or endpoint")
+
+
+def _split(study: "Study") -> Iterator[Mistake]:
+    yield from _unknown("[federation]", "quorum", study.federation.quorum, study.sites, "site in [split]")
+
+
+def _models(study: "Study") -> Iterator[Mistake]:
+    outcome_columns = {column for endpoint in study.endpoint.values() for column in endpoint.columns}
+    for name, model in study.model.items():
+        table = f"[model.{name}]"
+        yield from _unknown(table, "endpoint", [model.endpoint], study.endpoint, "endpoint")
+        endpoint = study.endpoint.get(model.endpoint)
+        needed = ENDPOINT_KIND[model.kind]
+        if endpoint is not None and endpoint.kind != needed:
+            problem = (
+                f"is a {endpoint.kind} endpoint, a {model.kind} model needs a {needed} one; change kind or endpoint"
+            )
+            yield Mistake(table, f"endpoint = {shown(model.endpoint)}", problem)
+        known = (
+            *study.variables,
+            *(f"features.{other}" for other in study.features),
+            *(f"model.{other}" for other in study.model if other != name),
+        )
+        yield from _unknown(table, "predictors", model.predictors, known, "predictor")
+        for predictor in model.predictors:
+            if predictor in outcome_columns:
+                problem = "is the column of an endpoint: the outcome cannot predict itself; remove it"
+                yield Mistake(table, f"predictors = {shown(predictor)}", problem)
+        for i, step in enumerate(model.selection):
+            if model.kind == "cox":
+                problem = "selection works on binary endpoints; select in a binary model, or name the predictors"
+                yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
+    yield from _circles(study)
+
+
+def _circles(study: "Study") -> Iterator[Mistake]:
+    try:
+        graphlib.TopologicalSorter({name: m.models_below for name, m in study.model.items()}).prepare()
+    except graphlib.CycleError as circle:
+        path = " -> ".join(reversed(circle.args[1]))
+        yield Mistake(f"[model.{circle.args[1][-1]}]", "predictors", f"the models use each other: {path}; remove one")
+
+
+def _validation(study: "Study") -> Iterator[Mistake]:
+    table, validation = "[validation]", study.validation
+    for a, b in validation.compare:
+        yield from _unknown(table, "compare", [a, b], study.model, "model")
+        if a == b:
+            yield Mistake(table, f"compare = {shown((a, b))}", "compares a model with itself; name two models")
+        elif a in study.model and b in study.model and study.model[a].endpoint != study.model[b].endpoint:
+            yield Mistake(
+                table, f"compare = {shown((a, b))}", "the models have different endpoints; compare within one"
+            )
+    primary = study.endpoint.get(study.study.primary)
+    if validation.cutoff == "youden" and primary is not None and primary.kind == "survival":
+        problem = 'needs a binary primary endpoint; use "median" or a number'
+        yield Mistake(table, "cutoff = 'youden'", problem)
+    grouped = [name for name, variable in study.variables.items() if variable.kind != "continuous"]
+    yield from _unknown(table, "subgroups", validation.subgroups, grouped, "binary or categorical variable")
+    if validation.survival is not None:
+        times = [name for name, endpoint in study.endpoint.items() if endpoint.kind == "survival"]
+        yield from _unknown(table, "survival", [validation.survival], times, "survival endpoint")
+    for i, analysis in enumerate(validation.analysis):
+        table = f"[[validation.analysis]] {i + 1}"
+        yield from _unknown(table, "model", [analysis.model], study.model, "model")
+        yield from _unknown(table, "endpoint", [analysis.endpoint], study.endpoint, "endpoint")
+        yield from _unknown(table, "where", analysis.where, grouped, "binary or categorical variable")
+        for name, level in analysis.where.items():
+            if name in grouped:
+                levels = study.variables[name].level_index
+                yield from _unknown(table, f"where.{name}", [level_text(level)], levels, "level")
+
+
+def _privacy(study: "Study") -> Iterator[Mistake]:
+    minimum, train = study.privacy.minimum_sites, study.split.train
+    if study.privacy.secure_aggregation and len(train) < minimum:
+        problem = (
+            f"{len(train)} training sites, but minimum_sites = {minimum}; add sites or lower minimum_sites (3 at least)"
+        )
+        yield Mistake("[split]", f"train = {shown(train)}", problem)
