@@ -57,18 +57,24 @@ def validate(model: type[Tables], tables: dict[str, Any], *, source: str, error:
         return model.model_validate(_tuples(tables))
     except ValidationError as wrong:
         schema = model.model_json_schema()
-        mistakes = [_mistake(item, tables, schema) for item in wrong.errors(include_url=False)]
+        items = wrong.errors(include_url=False)
+        mistakes = [_mistake(item, tables, schema) for item in items if not _follows_from_another(item)]
     raise refusal(source, mistakes, error)
 
 
 def refusal(source: str, mistakes: Sequence[Mistake], error: type[CohortiumError]) -> CohortiumError:
     """The mistakes of a file as one error to raise, a line each."""
-    lines = [" ".join(part for part in (m.table, m.key) if part) + f": {m.problem}" for m in dict.fromkeys(mistakes)]
+    lines = [_line(mistake) for mistake in dict.fromkeys(mistakes)]
     if len(lines) == 1:
         return error(f"{source}: {lines[0]}")
     more = len(lines) - SHOWN_MISTAKES
     tail = [f"... and {more} more"] if more > 0 else []
     return error("\n  ".join([f"{source} has {len(lines)} mistakes:", *lines[:SHOWN_MISTAKES], *tail]))
+
+
+def _line(mistake: Mistake) -> str:
+    place = " ".join(part for part in (mistake.table, mistake.key) if part)
+    return f"{place}: {mistake.problem}" if mistake.key else f"{place} {mistake.problem}".strip()
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
@@ -93,9 +99,17 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
+def _follows_from_another(item: Any) -> bool:
+    """Pydantic also calls a list too short when its only item was refused; the item's own mistake says enough."""
+    return item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]
+
+
 def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mistake:
     """A pydantic error in the words of the file."""
     kind, context, given = item["type"], item.get("ctx", {}), item["input"]
+    if item["loc"][-1:] == ("[key]",):  # pydantic's way to point at a name rather than at what it names
+        table, _, _ = _place(item["loc"][:-1], tables, schema)
+        return Mistake(table, f"name {shown(given)}", "should be letters, digits, _ and -, a letter first")
     table, key, known = _place(item["loc"], tables, schema)
     if kind == "extra_forbidden":
         return Mistake(table, key, f"unknown key; {nearest(item['loc'][-1], known)}")
@@ -119,6 +133,8 @@ def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mista
         return Mistake(table, place, f"should be {what}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return Mistake(table, place, "should be a table (key = value, ...)")
+    if kind == "too_short":
+        return Mistake(table, place, f"is empty; name at least {context['min_length']}")
     text = item["msg"].replace("Input should", "should").replace("valid ", "")
     for pydantic_word, ours in OUR_WORDS.items():
         text = text.replace(pydantic_word, ours)
@@ -182,7 +198,8 @@ def _below(kind: dict[str, Any], part: str | int, schema: dict[str, Any]) -> lis
     if isinstance(part, int):
         below = kind.get("items", {})
     else:
-        below = kind.get("properties", {}).get(part, kind.get("additionalProperties", {}))
+        named = kind.get("additionalProperties") or next(iter(kind.get("patternProperties", {}).values()), {})
+        below = kind.get("properties", {}).get(part, named)
     pending, found = [below], []
     while pending:
         item = pending.pop()

@@ -118,6 +118,18 @@ class Study(Keys):
         return tuple(graphlib.TopologicalSorter(below).static_order())
 
     @property
+    def opt_ins(self) -> tuple[str, ...]:
+        """Keys whose values each site must opt into when it approves: they let more out than the defaults do."""
+        privacy = self.privacy
+        asked = {
+            "secure_aggregation": not privacy.secure_aggregation,
+            "score_resolution": privacy.score_resolution == "exact",
+            "event_time_days": privacy.event_time_days < Privacy().event_time_days,
+            "on_departure": self.federation.on_departure == "continue",
+        }
+        return tuple(key for key, wanted in asked.items() if wanted)
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """All sites, sorted."""
         return self.split.sites

@@ -306,7 +306,7 @@ class RadiomicsFeatures(Features):
 
 
 def _weights_tag(value: Any) -> str:
-    return "file" if isinstance(value, dict | WeightFile) else "random"
+    return "WeightFile" if isinstance(value, dict | WeightFile) else "random"
 
 
 class DeepFeatures(Features):
@@ -318,7 +318,8 @@ class DeepFeatures(Features):
     slices: Literal["largest"] = "largest"
     layer: Literal["avgpool"] = "avgpool"
     weights: Annotated[
-        Annotated[Literal["random"], Tag("random")] | Annotated[WeightFile, Tag("file")], Discriminator(_weights_tag)
+        Annotated[Literal["random"], Tag("random")] | Annotated[WeightFile, Tag("WeightFile")],
+        Discriminator(_weights_tag),
     ] = "random"
 
 
