@@ -19,6 +19,11 @@ class Matrix(NamedTuple):
     group: Counts
 
 
+def group_codes(rows: Matrix, groups: int) -> Counts:
+    """Group of each patient, (n,); with a single group all patients are in it, whatever their code."""
+    return np.zeros(len(rows.x), dtype=np.int64) if groups == 1 else rows.group
+
+
 class Labelled(NamedTuple):
     """A design with a binary outcome.
 
