@@ -1,0 +1,217 @@
+"""Radiomics: pyradiomics' features of one region in one image (van Griethuysen et al., Cancer Res 77:e104, 2017).
+
+pyradiomics 3.0.1 computes every feature; around it this file owns three things: each filter sees a crop that is just
+large enough not to change its result in the region, grey levels are binned once an image instead of once a class, and
+shape is computed without the search over all pairs of surface points (see shape.py). Values are pyradiomics' own.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from radiomics import getFeatureClasses, imageoperations
+
+from cohortium.client.imaging.region import bounding_box
+from cohortium.client.imaging.resample import Crop, cut, window
+from cohortium.client.imaging.shape import FastShape
+from cohortium.common.study_data import Image, RadiomicsFeatures
+
+# pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
+# a feature is NaN here, and the lines would carry values of patients into a site's logs.
+logging.getLogger("radiomics").setLevel(logging.CRITICAL)
+
+WAVELETS = ("LLH", "LHL", "LHH", "HLL", "HLH", "HHL", "HHH", "LLL")
+WAVELET_MARGIN = 6  # length of the coif1 filter
+GRADIENT_MARGIN = 2
+
+
+class _BinnedOnce:
+    """A texture class that is given its grey levels (`levels`) instead of binning the image anew."""
+
+    def _applyBinning(self, _: NDArray) -> NDArray[np.int64]:  # noqa: N802 -- pyradiomics' name
+        levels = self.settings["levels"]
+        self.coefficients["grayLevels"] = np.unique(levels[self.maskArray])
+        self.coefficients["Ng"] = int(self.coefficients["grayLevels"][-1])
+        return levels.copy()
+
+
+CLASSES = {
+    name: type(base.__name__, (_BinnedOnce, base), {"__module__": base.__module__})
+    for name, base in getFeatureClasses().items()
+    if not name.startswith("shape")
+} | {"shape": FastShape}
+
+
+def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
+    """Names of all features, the same for every case: ``original_shape_Sphericity``, ``wavelet-LLH_glcm_Contrast``."""
+    names = [f"original_shape_{name}" for name in _names_of("shape") if "shape" in settings.classes]
+    for image_type in settings.image_types:
+        for filtered in _filtered_names(image_type, settings):
+            for kind in _intensity_classes(settings):
+                names += [f"{filtered}_{kind}_{name}" for name in _names_of(kind)]
+    return tuple(names)
+
+
+def margin(settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels around the region's bounding box that the filters look at."""
+    return max(_margin(*pass_, spacing_mm) for pass_ in _passes(settings))
+
+
+def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, bin_width: float | None) -> dict[str, float]:
+    """All features of one region.
+
+    Parameters
+    ----------
+    crop : Crop
+        Normalised image and region on the study's grid, with at least `margin` voxels around the region or whole axes.
+    settings : RadiomicsFeatures
+    image : Image
+        Its `window_hu` bounds the region's voxels and starts the bins in mode ``ibsi``.
+    bin_width : float or None
+        Width of a grey level in the image's unit; None uses ``settings.bin_count`` levels.
+
+    Returns
+    -------
+    dict
+        A value for each of `feature_names`; NaN where pyradiomics cannot compute it in this region.
+    """
+    values = dict.fromkeys(feature_names(settings), np.nan)
+    binning = {"binWidth": bin_width} if bin_width else {"binCount": settings.bin_count}
+    # What divides by zero is NaN below; a strict interpreter must not make other numbers of it.
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "shape" in settings.classes:
+            values |= _compute("shape", "original", *_boxed(crop, crop.region), {})
+        for image_type, sigma in _passes(settings):
+            near = _crop_for(crop, _margin(image_type, sigma, crop.image.GetSpacing()))
+            for filtered, name in _filter(image_type, sigma, near):
+                values |= _features_of(Crop(filtered, near.region), name, settings, image, binning)
+    return values
+
+
+def _features_of(crop: Crop, name: str, settings: RadiomicsFeatures, image: Image, binning: dict) -> dict[str, float]:
+    """Features of all intensity and texture classes of one filtered image."""
+    values, region = _boxed(crop, _intensity_region(crop, settings, image, name))
+    levels = grey_levels(
+        sitk.GetArrayViewFromImage(values),
+        sitk.GetArrayViewFromImage(region) == 1,
+        binning,
+        _origin(settings, image, name),
+    )
+    found: dict[str, float] = {}
+    for kind in _intensity_classes(settings):
+        found |= _compute(kind, name, values, region, {"levels": levels})
+    return found
+
+
+def grey_levels(
+    values: NDArray, inside: NDArray[np.bool_], binning: dict, origin: float | None = None
+) -> NDArray[np.int64]:
+    """Grey level (1, 2, ...) of each voxel of a region, 0 elsewhere; bins as pyradiomics makes them.
+
+    `origin` is where bins of a fixed width start; None starts them at a multiple of the width.
+    """
+    levels = np.zeros(values.shape, dtype=np.int64)
+    of_region = values[inside]
+    if origin is not None and "binWidth" in binning:
+        levels[inside] = np.floor((of_region - origin) / binning["binWidth"]).astype(np.int64) + 1
+        return levels
+    levels[inside] = np.digitize(of_region, imageoperations.getBinEdges(of_region, **binning))
+    return levels
+
+
+def _compute(kind: str, filtered: str, image: sitk.Image, region: sitk.Image, settings: dict) -> dict[str, float]:
+    """Features of one class; those it cannot compute in this region are left out."""
+    try:
+        found = CLASSES[kind](image, region, label=1, **settings).execute()
+    except (ArithmeticError, ValueError, IndexError):
+        return {}
+    values = {name: np.asarray(value, dtype=complex).real for name, value in found.items()}
+    return {f"{filtered}_{kind}_{name}": float(value) for name, value in values.items() if np.isfinite(value)}
+
+
+# --- filters --------------------------------------------------------------------------------------------------
+
+
+def _passes(settings: RadiomicsFeatures) -> list[tuple[str, float]]:
+    """Filters with a crop of their own: (image type, sigma in mm or 0)."""
+    passes = []
+    for image_type in settings.image_types:
+        sigmas = settings.log_sigma_mm if image_type == "LoG" else (0.0,)
+        passes += [(image_type, sigma) for sigma in sigmas]
+    return passes
+
+
+def _margin(image_type: str, sigma: float, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels that a filter looks at around a voxel.
+
+    Square, square root, logarithm and exponential scale by the largest value of what they are given, so they are given
+    the region's bounding box: how much of the body a scan shows makes no difference.
+    """
+    if image_type == "LoG":
+        # The recursive Gaussian has no end: at 5 sigma it is off by 1e-3, at 10 sigma by nothing that a double holds
+        return int(np.ceil(10 * sigma / min(spacing_mm)))
+    return {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN}.get(image_type, 0)
+
+
+def _crop_for(crop: Crop, margin: int) -> Crop:
+    lower, upper = _box(crop.region)
+    lower, upper = window(lower, upper, margin, np.array(crop.image.GetSize()))
+    return Crop(cut(crop.image, lower, upper), cut(crop.region, lower, upper))
+
+
+def _filter(image_type: str, sigma: float, crop: Crop) -> Iterator[tuple[sitk.Image, str]]:
+    """Filtered images with pyradiomics' names for them."""
+    filters = getattr(imageoperations, f"get{image_type}Image")
+    for image, name, _ in filters(crop.image, crop.region, sigma=[sigma]):
+        yield image, name
+
+
+def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:
+    if image_type == "Wavelet":
+        return [f"wavelet-{name}" for name in WAVELETS]
+    if image_type == "LoG":
+        return [f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D" for sigma in settings.log_sigma_mm]
+    return [image_type.lower()]
+
+
+# --- what a class is given ------------------------------------------------------------------------------------
+
+
+def _intensity_classes(settings: RadiomicsFeatures) -> tuple[str, ...]:
+    return tuple(kind for kind in settings.classes if kind != "shape")
+
+
+def _names_of(kind: str) -> list[str]:
+    """A class's features in alphabetical order, without those that pyradiomics has deprecated."""
+    return sorted(name for name, deprecated in CLASSES[kind].getFeatureNames().items() if not deprecated)
+
+
+def _intensity_region(crop: Crop, settings: RadiomicsFeatures, image: Image, filtered: str) -> sitk.Image:
+    """The voxels that intensity features look at; in mode ``ibsi`` those inside the window (re-segmentation)."""
+    if settings.mode != "ibsi" or image.window_hu is None or filtered != "original":
+        return crop.region
+    low, high = image.window_hu
+    kept = sitk.And(crop.region, sitk.Cast(sitk.And(crop.image >= low, crop.image <= high), sitk.sitkUInt8))
+    return kept if sitk.GetArrayViewFromImage(kept).any() else crop.region
+
+
+def _origin(settings: RadiomicsFeatures, image: Image, filtered: str) -> float | None:
+    if settings.mode == "ibsi" and image.window_hu is not None and filtered == "original":
+        return image.window_hu[0]
+    return None
+
+
+def _box(region: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bounding box [lower, upper) in voxels, x, y, z."""
+    box = bounding_box(sitk.GetArrayViewFromImage(region) != 0)[::-1]
+    return np.array([side.start for side in box]), np.array([side.stop for side in box])
+
+
+def _boxed(crop: Crop, region: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+    """Image and region cut to the region's bounding box."""
+    box = _box(region)
+    return cut(crop.image, *box), cut(region, *box)
