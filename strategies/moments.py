@@ -96,7 +96,7 @@ class Moments:
     def bound(self) -> Array:
         """No value is further than this many standard deviations from the mean, (p,).
 
-        (n - 1) / sqrt(n), attained by one outlier among equals (Samuelson, JASA 63:1522, 1968); it follows from n alone.
+        (n - 1) / sqrt(n), attained by one outlier among equals (Samuelson, JASA 63:1522, 1968); known from n alone.
         """
         return (self.n - 1).clip(0) / np.sqrt(self.n.clip(1))
 

@@ -85,7 +85,7 @@ def test_constant_columns_standardise_to_zero_and_missing_stays_missing():
 def test_values_beyond_the_accumulator_are_refused_without_telling_them(rows):
     for value in (np.inf, -1e19):
         spoiled = rows._replace(x=np.where(np.arange(32) == 4, value, rows.x))
-        with pytest.raises(SumRefused, match="column 4 holds a value beyond 4.6e") as refusal:
+        with pytest.raises(SumRefused, match="column 4 holds a value beyond") as refusal:
             moments.fit(PooledSites([spoiled]), 32)
         assert "inf" not in str(refusal.value)
 

@@ -1,0 +1,173 @@
+"""Logistic regression: maximum likelihood across sites, equal to the pooled fit.
+
+At each site, `terms` gives gradient, information and log-likelihood of its rows; at the server, `fit` takes damped
+Newton steps on their sums (McCullagh & Nelder, Generalized Linear Models, 1989, section 4.4). One sum a step: the sum
+that shows a trial to be no worse is also the next step's.
+
+Coefficient 0 is the intercept; the local half adds its column of ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from cohortium.common.errors import NotIdentifiable
+from cohortium.common.federation import Federation, statistic
+from cohortium.strategies import triangle
+from cohortium.strategies.rows import Array, Counts, Labelled
+
+CONVERGED = 1e-9
+"""Newton decrement at which a last step ends the fit: about the distance left in standard errors. Standard errors are
+then right to as much, coefficients to its square."""
+NEAR = 1e-6
+"""Decrement below which convergence is quadratic; if it still does not fall, what is left is rounding of the sums."""
+SETTLED = 1e-5
+"""Largest last step, in standardised units. Where predictors separate the outcome the decrement fades as the
+information does, but the coefficients keep growing by a fixed step."""
+SINGULAR = 1e-9
+"""Smallest eigenvalue of the scaled information that is told from zero: fixed point leaves 1e-12 of noise in it."""
+MAX_ROUNDS = 25
+
+
+class Terms(NamedTuple):
+    """What one Newton step needs of some patients, at given coefficients of p predictors and the intercept."""
+
+    gradient: Array  # (p + 1,)
+    information: Array  # ((p + 1) (p + 2) / 2,), upper triangle
+    log_likelihood: Array  # ()
+    patients: Counts  # ()
+    events: Counts  # ()
+
+
+# --- at each site ---------------------------------------------------------------------------------------------
+
+
+@statistic("logistic.terms", adds_over="rows")
+def terms(rows: Labelled, *, coefficients: Array) -> Terms:
+    """Gradient, information and log-likelihood of a site's rows at `coefficients` (p + 1,), intercept first."""
+    design = np.column_stack([np.ones(len(rows.y)), rows.x])
+    linear_predictor = design @ coefficients
+    risk = special.expit(linear_predictor)
+    weighted = design * (risk * (1 - risk))[:, None]
+    return Terms(
+        gradient=design.T @ (rows.y - risk),
+        information=triangle.upper(design.T @ weighted),
+        # log(1 + exp(z)) in the form that does not overflow for large |z|
+        log_likelihood=np.asarray(rows.y @ linear_predictor - np.logaddexp(0, linear_predictor).sum()),
+        patients=np.asarray(len(rows.y)),
+        events=np.asarray(np.count_nonzero(rows.y)),
+    )
+
+
+# --- at the server --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Logistic:
+    """A fitted model; arrays are (p + 1,), the intercept first."""
+
+    coefficients: Array
+    covariance: Array  # (p + 1, p + 1), inverse of the information
+    log_likelihood: float
+    patients: int
+    events: int
+
+    @property
+    def standard_errors(self) -> Array:
+        return np.sqrt(np.diag(self.covariance))
+
+    def confidence_interval(self, level: float = 0.95) -> Array:
+        """Wald interval, (p + 1, 2)."""
+        half = stats.norm.ppf((1 + level) / 2) * self.standard_errors
+        return self.coefficients[:, None] + half[:, None] * [-1, 1]
+
+    @property
+    def p_values(self) -> Array:
+        """Two-sided Wald test of each coefficient being zero."""
+        return 2 * stats.norm.sf(np.abs(self.coefficients / self.standard_errors))
+
+    @property
+    def aic(self) -> float:
+        return 2 * len(self.coefficients) - 2 * self.log_likelihood
+
+
+def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -> Logistic:
+    """Fit the model over all sites of the federation; one sum a Newton step, six to ten in all.
+
+    Parameters
+    ----------
+    federation : Federation
+        Of `Labelled` rows whose x is (n, predictors), standardised, without a column of ones.
+    predictors : int
+        May be 0: the intercept alone.
+    names : sequence of str, optional
+        Of the predictors, for messages.
+
+    Raises
+    ------
+    NotIdentifiable
+        No finite maximum: one class only, predictors that separate the outcome, or a column that is constant or a
+        combination of others. The message names the column and the remedy.
+    """
+    named = ["the intercept", *(names or [f"predictor {column}" for column in range(predictors)])]
+    coefficients = np.zeros(predictors + 1)
+    at = federation.sum(terms, coefficients=coefficients)
+    _refuse_one_class(at)
+    _refuse_collinear(triangle.symmetric(at.information), named)
+    last = np.inf
+    for _ in range(MAX_ROUNDS):
+        step, decrement = _newton_step(at, coefficients, named)
+        converged = decrement <= CONVERGED or last / 10 < decrement <= NEAR
+        if converged and np.abs(step).max() <= SETTLED:
+            return Logistic(
+                coefficients=coefficients + step,
+                covariance=np.linalg.inv(triangle.symmetric(at.information)),
+                log_likelihood=float(at.log_likelihood) + decrement**2 / 2,
+                patients=int(at.patients),
+                events=int(at.events),
+            )
+        worse = at.log_likelihood - 1e-9 * (1 + abs(at.log_likelihood))  # rounding of a sum is not a worse fit
+        while (trial := federation.sum(terms, coefficients=coefficients + step)).log_likelihood < worse:
+            step = step / 2
+        coefficients, at, last = coefficients + step, trial, decrement
+    raise _separated(coefficients, named)
+
+
+def _newton_step(at: Terms, coefficients: Array, named: Sequence[str]) -> tuple[Array, float]:
+    """Step (p + 1,) and Newton decrement, the length of the step in the metric of the information."""
+    try:
+        step = np.linalg.solve(triangle.symmetric(at.information), at.gradient)
+    except np.linalg.LinAlgError as vanished:
+        raise _separated(coefficients, named) from vanished
+    return step, float(np.sqrt(max(step @ at.gradient, 0.0)))
+
+
+def _refuse_one_class(at: Terms) -> None:
+    if at.patients == 0:
+        raise NotIdentifiable("logistic regression: no site has a patient of this cohort; widen the selection")
+    if at.events in (0, at.patients):
+        which = "no patient has" if at.events == 0 else f"all {at.patients} patients have"
+        raise NotIdentifiable(f"logistic regression: {which} the outcome; a fit needs both classes")
+
+
+def _refuse_collinear(information: Array, named: Sequence[str]) -> None:
+    """Look at the design itself: at coefficients of zero all patients weigh the same."""
+    scale = np.sqrt(np.diag(information))
+    if (constant := scale <= SINGULAR * scale[0]).any():
+        raise NotIdentifiable(f"{named[int(np.argmax(constant))]} has one value in all patients; drop it")
+    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    if values[0] <= SINGULAR:
+        parts = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3)
+        listed = " and ".join(named[part] for part in parts)
+        raise NotIdentifiable(f"{listed} determine each other (collinear); drop one of them or penalise the model")
+
+
+def _separated(coefficients: Array, named: Sequence[str]) -> NotIdentifiable:
+    worst = int(np.argmax(np.abs(coefficients)))
+    return NotIdentifiable(
+        f"{named[worst]} separates the outcome (its coefficient grew to {coefficients[worst]:.0f} without settling); "
+        'drop it, or use kind = "lasso", which stays finite'
+    )
