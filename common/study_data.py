@@ -219,7 +219,7 @@ class WeightFile(Keys):
 
     file: Annotated[str, Field(min_length=1)]
     sha256: Sha256
-    format: Literal["torchvision", "monai", "radimagenet", "medicalnet"] = "torchvision"
+    format: Literal["torchvision", "monai", "radimagenet", "medicalnet", "cohortium"] = "torchvision"
     licence: str = ""
 
 
@@ -313,7 +313,7 @@ class DeepFeatures(Features):
     """[features.NAME] of kind deep: embeddings of a frozen network for every image x region."""
 
     kind: Literal["deep"]
-    network: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    network: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     size: tuple[Annotated[int, Field(ge=16, le=1024)], Annotated[int, Field(ge=16, le=1024)]] = (112, 112)
     slices: Literal["largest"] = "largest"
     layer: Literal["avgpool"] = "avgpool"

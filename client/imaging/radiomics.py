@@ -26,6 +26,7 @@ logging.getLogger("radiomics").setLevel(logging.CRITICAL)
 WAVELETS = ("LLH", "LHL", "LHH", "HLL", "HLH", "HHL", "HHH", "LLL")
 WAVELET_MARGIN = 6  # length of the coif1 filter
 GRADIENT_MARGIN = 2
+LBP_MARGIN = 2  # a circle of radius 1, interpolated
 
 
 class _BinnedOnce:
@@ -154,7 +155,7 @@ def _margin(image_type: str, sigma: float, spacing_mm: tuple[float, ...]) -> int
     if image_type == "LoG":
         # The recursive Gaussian has no end: at 5 sigma it is off by 1e-3, at 10 sigma by nothing that a double holds
         return int(np.ceil(10 * sigma / min(spacing_mm)))
-    return {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN}.get(image_type, 0)
+    return {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN, "LBP2D": LBP_MARGIN}.get(image_type, 0)
 
 
 def _crop_for(crop: Crop, margin: int) -> Crop:
@@ -175,7 +176,7 @@ def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:
         return [f"wavelet-{name}" for name in WAVELETS]
     if image_type == "LoG":
         return [f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D" for sigma in settings.log_sigma_mm]
-    return [image_type.lower()]
+    return ["lbp-2D" if image_type == "LBP2D" else image_type.lower()]
 
 
 # --- what a class is given ------------------------------------------------------------------------------------
