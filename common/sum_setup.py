@@ -1,0 +1,101 @@
+"""Set-up of secure sums: which sites take part in a run, and the keys that each two of them share.
+
+Every site answers `hello` with a fresh X25519 key signed by its identity key (Ed25519), which the other sites pinned
+when they approved the roster. All hellos together are the roster of the run; it travels in every request and is
+verified every time, so that a site keeps nothing but its own run key.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from cohortium.common import masks
+from cohortium.common.errors import SumRefused, WireError
+
+MOST_SITES = 64  # the complete graph of pairs; more sites would need a sparser one
+
+
+class Hello(NamedTuple):
+    """A site's part of the roster: its name, its public X25519 key (32 bytes) and the identity's signature (64)."""
+
+    site: str
+    key: bytes
+    sig: bytes
+
+
+def hello(study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25519PrivateKey) -> Hello:
+    """Sign the public half of a run key."""
+    public = key.public_key().public_bytes_raw()
+    return Hello(site, public, identity.sign(masks.digest("key", study, run, site, public)))
+
+
+def read_roster(plain: Any) -> tuple[Hello, ...]:
+    """Roster out of a request: at most 64 well-formed hellos, each site once, in the order of their names."""
+    try:
+        roster = tuple(Hello(entry["site"], entry["key"], entry["sig"]) for entry in plain)
+    except (TypeError, KeyError) as broken:
+        raise WireError("the roster of a sum is a list of site, key and signature") from broken
+    for site, key, sig in roster:
+        shaped = isinstance(site, str) and isinstance(key, bytes) and isinstance(sig, bytes)
+        if not (shaped and len(key) == 32 and len(sig) == 64):
+            raise WireError("the roster of a sum has a site whose key or signature is malformed")
+    names = [entry.site for entry in roster]
+    if names != sorted(set(names)):
+        raise WireError("the roster of a sum must name each site once, sorted")
+    if len(roster) > MOST_SITES:
+        raise WireError(f"the roster of a sum has {len(roster)} sites, at most {MOST_SITES} can take part")
+    return roster
+
+
+def roster_of(replies: Iterable[Mapping[str, Any]]) -> tuple[Hello, ...]:
+    """Roster out of the sites' answers to hello."""
+    return read_roster(sorted(replies, key=lambda reply: reply["site"]))
+
+
+def verify(study: str, run: str, roster: Sequence[Hello], pins: Mapping[str, bytes], minimum_sites: int) -> None:
+    """Refuse a roster that is too small, or has a key that its site did not sign for this run.
+
+    Parameters
+    ----------
+    pins : mapping of site to its 32-byte Ed25519 public key, as approved
+    """
+    if len(roster) < minimum_sites:
+        raise SumRefused("roster", f"{len(roster)} sites take part, the study demands at least {minimum_sites}")
+    for site, key, sig in roster:
+        if site not in pins:
+            raise SumRefused(
+                "roster", f"site {site} is not in the roster that this site approved; enrol and approve it"
+            )
+        try:
+            Ed25519PublicKey.from_public_bytes(pins[site]).verify(sig, masks.digest("key", study, run, site, key))
+        except InvalidSignature:
+            raise SumRefused(
+                "roster", f"the key of site {site} is not signed by its identity for this run; make the set-up again"
+            ) from None
+
+
+def threshold(sites: int, minimum_sites: int) -> int:
+    """How many sites a total must cover: 3, 3, 4, 5, 5 of 3..7, 7 of 10; so many shares open a mask, too.
+
+    Bonawitz et al. 2017, section 6.2, asks for more than two thirds against a server that lies.
+    """
+    return max(minimum_sites, 2 * sites // 3 + 1)
+
+
+def pair_keys(study: str, run: str, roster: Sequence[Hello], site: str, key: X25519PrivateKey) -> dict[str, bytes]:
+    """Key that `site` shares with every site of the roster, and one with itself; bound to the whole roster."""
+    salt = masks.digest("roster", study, run, roster)
+    shared = {}
+    for other, public, _ in roster:
+        if other == site:
+            secret = masks.digest("self", key.private_bytes_raw())
+        else:
+            try:
+                secret = key.exchange(X25519PublicKey.from_public_bytes(public))
+            except ValueError:  # a point of small order: nothing would be secret
+                raise SumRefused("roster", f"the key of site {other} is not a proper key") from None
+        shared[other] = masks.derive(secret, salt, "pair", min(site, other), max(site, other))
+    return shared
