@@ -1,0 +1,146 @@
+"""Site commands that need no connection: describe the data, check it, prepare it, approve; for a hospital."""
+
+import getpass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cohortium.cli.study import StudyPath, summary
+from cohortium.common.errors import SiteError
+
+if TYPE_CHECKING:
+    from cohortium.common.study import Study
+    from cohortium.sites.site_file import Site
+
+SitePath = Annotated[Path, typer.Option("--site", help="site.toml, or the folder that holds it.")]
+SHOWN_EXCLUSIONS = 20
+HERE = Path("site.toml")
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Name of this site in studies.")],
+    study: Annotated[Path | None, typer.Option(help="List the columns and images that this study needs.")] = None,
+    site: SitePath = HERE,
+) -> None:
+    """Write a commented site.toml."""
+    from cohortium.sites.site_template import site_template
+
+    if site.exists():
+        raise SiteError(f"site file {site}: exists already; remove it or name another with --site")
+    text = site_template(name, _study(study) if study else None)
+    site.parent.mkdir(parents=True, exist_ok=True)
+    site.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {site}; name your files in it, then run: cohortium site check STUDY --site {site}")
+
+
+def check(study: StudyPath, site: SitePath = HERE) -> None:
+    """Read the patients as the study would, look for their image files, and print what would be used. Sends nothing."""
+    from cohortium.sites.image_files import check_patterns, missing_files, needed_images
+    from cohortium.sites.patients import read_patients
+
+    agreed, here = _study(study), _site(site)
+    check_patterns(agreed, here)
+    patients = read_patients(agreed, here)
+    missing = [missing_files(agreed, here, patient_id) for patient_id in patients.frame["patient_id"]]
+    patients = patients.without([exclusion for exclusion in missing if exclusion is not None], agreed)
+
+    flow = patients.flow
+    parts = ", ".join(f"{part} {n}" for part, n in patients.counts_by_part.items())
+    typer.echo(f"site      {here.name} in study {agreed.study.name} ({agreed.hash[:12]})")
+    typer.echo(f"given     {flow.given} rows of {here.patients_file.resolve()}")
+    for reason, n in flow.excluded.items():
+        typer.echo(f"excluded  {n}: {reason}")
+    typer.echo(f"used      {flow.used}" + (f" ({parts})" if parts else ""))
+    for name, local in here.data.columns.items():
+        typer.echo(f"column    {name} <- {local}")
+    for column in patients.frame.columns.drop(["patient_id", "part"]):
+        unknown = int(patients.frame[column].isna().sum())
+        if unknown:
+            typer.echo(f"missing   {unknown} of {flow.used}: {column}")
+    for image, regions in needed_images(agreed).items():
+        typer.echo(f"image     {image}" + (f" with mask of {', '.join(regions)}" if regions else ""))
+    for part in agreed.parts_of(here.name):
+        if part not in patients.counts_by_part:
+            typer.echo(f"note      no usable patient in part {part}; the site answers with zeros there")
+    _print_exclusions(patients.exclusions)
+
+
+def prepare(
+    study: StudyPath,
+    site: SitePath = HERE,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that work on images.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the prepared table; default: the workspace.")] = None,
+) -> None:
+    """Turn patients and images into the prepared table. Resumable; sends nothing."""
+    from cohortium.client.prepare import prepare as prepare_site
+
+    agreed, here = _study(study), _site(site)
+    prepare_site(agreed, here, out or here.workspace, jobs=jobs)
+
+
+def approve(
+    study: Annotated[Path | None, typer.Argument(help="study.toml, or the folder that holds it.")] = None,
+    roster: Annotated[Path | None, typer.Option(help="Approve this roster.toml.")] = None,
+    digest: Annotated[str, typer.Option("--hash", help="The hash you were told; must be that of the file.")] = "",
+    opt_in: Annotated[
+        list[str] | None, typer.Option(help="Agree to a wider key of the study; repeat for more.")
+    ] = None,
+    approved_by: Annotated[str, typer.Option("--by", help="Who approves; default: this account.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    site: SitePath = HERE,
+) -> None:
+    """Show a study and, or, a roster, and agree to them by hash."""
+    if study is None and roster is None:
+        raise SiteError("site approve: nothing to approve; give a study file, or --roster FILE")
+    if digest and study is not None and roster is not None:
+        raise SiteError("site approve: --hash belongs to one file; approve the study and the roster one by one")
+    from cohortium.common.roster import load_roster
+    from cohortium.sites.approvals import approve_roster, approve_study
+
+    here, now = _site(site), datetime.now(UTC).replace(microsecond=0)
+    person = approved_by or getpass.getuser()
+    if study is not None:
+        agreed = _study(study)
+        _ask(summary(agreed), "study", agreed.hash, digest, ask=not yes)
+        opted = {*here.site.opt_ins, *(opt_in or ())}
+        approve_study(here.workspace, agreed, approved_by=person, time=now, opt_ins=opted & set(agreed.opt_ins))
+        typer.echo(f"approved study {agreed.hash}")
+    if roster is not None:
+        sites = load_roster(roster)
+        lines = [f"{name:20} {identity}" for name, identity in sites.identities.items()]
+        _ask(lines, "roster", sites.hash, digest, ask=not yes)
+        approve_roster(here.workspace, sites, approved_by=person, time=now)
+        typer.echo(f"approved roster {sites.hash}")
+
+
+def _ask(lines: list[str], what: str, actual: str, told: str, *, ask: bool) -> None:
+    """Show what is approved; a hash that was typed must be the file's, otherwise a person must say yes."""
+    for line in lines:
+        typer.echo(line)
+    if told and told.strip().lower() != actual:
+        raise SiteError(f"this {what} has hash {actual}, not {told}; ask the coordinator for the file that was meant")
+    if ask and not told and not typer.confirm(f"approve {what} {actual}?"):
+        raise SiteError(f"{what} {actual[:12]} was not approved; nothing was written")
+
+
+def _print_exclusions(exclusions: tuple) -> None:
+    """Which patient and why; shown at the site, where the values belong."""
+    for exclusion in exclusions[:SHOWN_EXCLUSIONS]:
+        detail = f" ({exclusion.detail})" if exclusion.detail else ""
+        typer.echo(f"case      {exclusion.patient_id}: {exclusion.reason}{detail}")
+    if len(exclusions) > SHOWN_EXCLUSIONS:
+        typer.echo(f"case      ... and {len(exclusions) - SHOWN_EXCLUSIONS} more")
+
+
+def _study(path: Path) -> "Study":
+    from cohortium.common.study import load_study
+
+    return load_study(path)
+
+
+def _site(path: Path) -> "Site":
+    from cohortium.sites.site_file import load_site
+
+    return load_site(path)
