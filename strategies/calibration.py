@@ -1,0 +1,258 @@
+"""Calibration: does a risk of 20 % mean 20 patients in 100?
+
+Three logistic models of the outcome on the logit l of the score are fitted side by side for every model, in the same
+sums: ``offset`` (a + l: calibration-in-the-large), ``logistic`` (a + b l: intercept and slope, Cox, Biometrika 1958),
+``flexible`` (l as a restricted cubic spline), whose mean distance from the score is the integrated calibration index
+(Austin & Steyerberg, Stat Med 2019, with a spline in place of loess). The Hosmer-Lemeshow test and the calibration
+curve are read from the score histogram, in groups of whole cells.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from cohortium.common.errors import Undefined
+from cohortium.common.federation import DEFAULT_BOUND, Federation, statistic
+from cohortium.strategies.rows import Array, Counts, Scored
+from cohortium.strategies.score_bins import GRID
+
+KNOTS = (0.05, 0.35, 0.65, 0.95)
+"""Quantiles of the score at which the spline's knots lie (Harrell, Regression Modeling Strategies, table 2.3)."""
+
+_OFFSET, _LOGISTIC, _FLEXIBLE = 0, 1, 2
+
+
+def logit(score: Array) -> Array:
+    """Log-odds of a score; 0 and 1 count as 1e-4 and 1 - 1e-4, the nearest grid values that have one."""
+    return special.logit(np.clip(score, 1 / GRID, 1 - 1 / GRID))
+
+
+def design(score: Array, knots: Array) -> Array:
+    """Columns 1, l and the spline's two non-linear terms, (n, 4).
+
+    The terms are cubic between the outer knots and linear beyond (Harrell, section 2.4.5), on the scale where the outer
+    knots are 0 and 1. Knots that coincide leave no spline: the terms are then zero.
+    """
+    logits = logit(score)
+    columns = np.zeros((len(logits), 4))
+    columns[:, 0], columns[:, 1] = 1, logits
+    if len(np.unique(knots)) == len(knots):
+        t = (knots - knots[0]) / (knots[-1] - knots[0])
+        cubes = np.maximum((logits - knots[0])[:, None] / (knots[-1] - knots[0]) - t, 0) ** 3
+        for j in (0, 1):
+            last, before = (t[3] - t[j]) / (t[3] - t[2]), (t[2] - t[j]) / (t[3] - t[2])
+            columns[:, 2 + j] = cubes[:, j] - cubes[:, 2] * last + cubes[:, 3] * before
+    return columns
+
+
+# --- at each site ---------------------------------------------------------------------------------------------
+
+
+class Terms(NamedTuple):
+    """What a Newton step of the three fits needs, for every model."""
+
+    gradient: Array  # (3, models, 4)
+    information: Array  # (3, models, 4, 4)
+    log_likelihood: Array  # (3, models)
+    distance: Array  # (3, models): sum of |recalibrated risk - score|
+
+
+@statistic("calibration.terms", adds_over="rows")
+def terms(rows: Scored, *, knots: Array, coefficients: Array) -> Terms:
+    """Gradient, information, log-likelihood and distance; knots (models, 4), coefficients (3, models, 4)."""
+    fits, models, columns = coefficients.shape
+    gradient = np.zeros((fits, models, columns))
+    information = np.zeros((fits, models, columns, columns))
+    log_likelihood, distance = np.zeros((fits, models)), np.zeros((fits, models))
+    for m in range(models):
+        x = design(rows.score[:, m], knots[m])
+        linear = x @ coefficients[:, m].T
+        risk = special.expit(linear)
+        gradient[:, m] = (x.T @ (rows.y[:, None] - risk)).T
+        information[:, m] = np.einsum("ni,nf,nj->fij", x, risk * (1 - risk), x)
+        log_likelihood[:, m] = rows.y @ linear - np.logaddexp(0, linear).sum(0)
+        distance[:, m] = np.abs(risk - rows.score[:, m][:, None]).sum(0)
+    return Terms(gradient, information, log_likelihood, distance)
+
+
+# --- at the server --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recalibration:
+    """The three fits of one model; a figure that cannot exist is an `Undefined` with its reason."""
+
+    intercept: float | Undefined  # calibration-in-the-large: slope fixed at 1
+    intercept_ci: tuple[float, float] | Undefined
+    slope: float | Undefined
+    slope_ci: tuple[float, float] | Undefined
+    ici: float | Undefined
+
+
+def fit(
+    federation: Federation, patients: Counts, edges: list[Counts], *, tolerance: float = 1e-10, max_rounds: int = 15
+) -> list[Recalibration]:
+    """Recalibrate every model; one sum a Newton step, 5 to 8 in all.
+
+    Parameters
+    ----------
+    patients : (models, 2, cells)
+        The score histogram, summed over folds; it places the knots and bounds the sums.
+    edges : list of (cells,) int64
+    tolerance : float
+        Largest element of the mean gradient at a solution.
+
+    Raises
+    ------
+    Undefined
+        One class only.
+    """
+    n = int(patients[0].sum())
+    if not patients[0].sum(1).all():
+        raise Undefined("calibration needs patients with and without the outcome")
+    placed = np.stack([knots(counts.sum(0), lower) for counts, lower in zip(patients, edges, strict=True)])
+    free = _free(placed)
+    reach = max(
+        np.abs(design(lower[counts.any(0)[: len(lower)]] / GRID, k)).max()
+        for counts, lower, k in zip(patients, edges, placed, strict=True)
+    )
+    bound = max(DEFAULT_BOUND, 4.0 * n * reach**2)  # n max(x^2) / 4, with room for scores above their cell's edge
+    coefficients = np.broadcast_to([0.0, 1.0, 0.0, 0.0], free.shape).copy()
+
+    at = federation.sum(terms, bound=bound, knots=placed, coefficients=coefficients)
+    step, lost = _steps(at, free)
+    settled = _settled(at, step, free, tolerance * n)
+    for _ in range(max_rounds):
+        if (settled | lost).all():
+            break
+        trial = coefficients + np.where((settled | lost)[..., None], 0, step)
+        new = federation.sum(terms, bound=bound, knots=placed, coefficients=trial)
+        # rounding of a sum is not a worse fit; a step that made it worse is halved and tried again
+        better = new.log_likelihood >= at.log_likelihood - 1e-9 * np.abs(at.log_likelihood)
+        coefficients = np.where(better[..., None], trial, coefficients)
+        at = Terms(*(_where(better, a, b) for a, b in zip(new, at, strict=True)))
+        newton, singular = _steps(at, free)
+        step, lost = np.where(better[..., None], newton, step / 2), lost | singular
+        settled = settled | (~lost & better & _settled(at, step, free, tolerance * n))
+    return [_figures(m, coefficients, at, free, settled, n) for m in range(len(edges))]
+
+
+def knots(patients: Counts, lower: Counts) -> Array:
+    """Logits of the lower edges of the cells in which the quantiles `KNOTS` lie, (4,)."""
+    share = np.cumsum(patients[: len(lower)]) / patients.sum()
+    at = [int(np.argmax(share >= q)) for q in KNOTS]
+    return logit(lower[at] / GRID)
+
+
+def _free(placed: Array) -> NDArray[np.bool_]:
+    """Which coefficients each fit moves, (3, models, 4); a spline without four knots is the logistic fit."""
+    free = np.zeros((3, len(placed), 4), bool)
+    free[:, :, 0] = True
+    free[[_LOGISTIC, _FLEXIBLE], :, 1] = True
+    free[_FLEXIBLE, :, 2:] = [[len(np.unique(k)) == len(k)] * 2 for k in placed]
+    return free
+
+
+def _steps(at: Terms, free: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
+    """Newton step of each fit and which fits have none (their columns depend on each other)."""
+    step, singular = np.zeros(free.shape), np.zeros(free.shape[:2], bool)
+    for index in np.ndindex(*singular.shape):
+        moves = free[index]
+        information = at.information[index][np.ix_(moves, moves)]
+        scale = np.sqrt(np.diag(information))
+        # columns on equal scale: the rank must not depend on the units of the spline
+        if not scale.all() or np.linalg.cond(information / np.outer(scale, scale)) > 1e12:
+            singular[index] = True
+        else:
+            step[index][moves] = np.linalg.solve(information, at.gradient[index][moves])
+    return step, singular
+
+
+def _settled(at: Terms, step: Array, free: NDArray[np.bool_], tolerance: float) -> NDArray[np.bool_]:
+    # Under separation the gradient vanishes too, but the steps do not: both must be small.
+    return (np.abs(at.gradient * free).max(-1) <= tolerance) & (np.abs(step).max(-1) <= 1e-6)
+
+
+def _where(better: NDArray[np.bool_], new: Array, old: Array) -> Array:
+    return np.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old)
+
+
+def _figures(
+    m: int, coefficients: Array, at: Terms, free: NDArray[np.bool_], settled: NDArray[np.bool_], n: int
+) -> Recalibration:
+    none = Undefined("the scores are all alike or separate the outcome, so the recalibration has no finite maximum")
+
+    def estimate(which: int, column: int) -> tuple[float | Undefined, tuple[float, float] | Undefined]:
+        if not settled[which, m]:
+            return none, none
+        moves = free[which, m]
+        covariance = np.linalg.inv(at.information[which, m][np.ix_(moves, moves)])
+        value = float(coefficients[which, m, column])
+        half = float(stats.norm.ppf(0.975) * np.sqrt(covariance[column, column]))
+        return value, (value - half, value + half)
+
+    intercept, intercept_ci = estimate(_OFFSET, 0)
+    slope, slope_ci = estimate(_LOGISTIC, 1)
+    ici = float(at.distance[_FLEXIBLE, m] / n) if settled[_FLEXIBLE, m] else none
+    return Recalibration(intercept=intercept, intercept_ci=intercept_ci, slope=slope, slope_ci=slope_ci, ici=ici)
+
+
+# --- from the histogram ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups:
+    """Patients in groups of rising score; arrays are (groups,)."""
+
+    patients: Counts
+    events: Counts
+    predicted: Array  # sum of the scores
+
+
+def groups(patients: Counts, score_sum: Counts, *, wanted: int = 10, minimum: int = 1) -> Groups:
+    """Put whole cells into about `wanted` groups of equal size.
+
+    A cell belongs to group floor(wanted * (patients in lower cells) / n), so tied scores stay together; a group with
+    fewer than `minimum` patients joins the one below (the lowest joins the one above).
+
+    Parameters
+    ----------
+    patients : (2, cells)
+    score_sum : (cells,), in grid units
+    """
+    held = patients.sum(0)
+    group = wanted * (np.cumsum(held) - held) // max(int(held.sum()), 1)
+    sums = np.stack([np.bincount(group, v, wanted + 1) for v in (held, patients[1], score_sum)]).astype(np.int64)
+    kept: list[Counts] = []
+    for column in sums[:, sums[0] > 0].T:
+        if kept and (column[0] < minimum or kept[-1][0] < minimum):
+            kept[-1] = kept[-1] + column
+        else:
+            kept.append(column)
+    table = np.array(kept, np.int64).reshape(-1, 3)
+    return Groups(patients=table[:, 0], events=table[:, 1], predicted=table[:, 2] / GRID)
+
+
+def hosmer_lemeshow(of: Groups, *, cohort: Literal["development", "validation"]) -> tuple[float, int, float]:
+    """Chi-squared, degrees of freedom and p (Hosmer & Lemeshow, Applied Logistic Regression, section 5.2.2).
+
+    The degrees of freedom are groups - 2 where the model was developed, and groups on other patients.
+
+    Raises
+    ------
+    Undefined
+        Too few groups, or a group whose predicted events are none or all.
+    """
+    variance = of.predicted * (1 - of.predicted / of.patients)
+    df = len(of.patients) - (2 if cohort == "development" else 0)
+    if df < 1:
+        raise Undefined(
+            f"the Hosmer-Lemeshow test needs more than the {len(of.patients)} groups that these scores form"
+        )
+    if not (variance > 0).all():
+        raise Undefined("a group of the Hosmer-Lemeshow test has a predicted risk of 0 or 1 throughout")
+    chi2 = float(((of.events - of.predicted) ** 2 / variance).sum())
+    return chi2, df, float(stats.chi2.sf(chi2, df))
