@@ -5,7 +5,6 @@ at once. Each is a plain function with typer annotations in the file that the ta
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -92,10 +91,11 @@ class LazyGroup(click.Group):
 
 def _load(name: str, place: str, text: str) -> click.Command:
     """The command behind ``module:function``."""
-    os.environ.setdefault("TYPER_USE_RICH", "0")  # typer reads it on import; rich would cost its import for plain texts
     import typer
+    import typer.core
 
     module, function = place.split(":")
+    typer.core.HAS_RICH = False  # it escapes brackets for rich even where rich is off: "\\[default: ...]"
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, help=text)(getattr(importlib.import_module(module), function))
     return typer.main.get_command(app)

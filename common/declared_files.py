@@ -7,6 +7,7 @@ table, key, value and remedy.
 import difflib
 import tomllib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,10 +57,15 @@ def validate(model: type[Tables], tables: dict[str, Any], *, source: str, error:
     try:
         return model.model_validate(_tuples(tables))
     except ValidationError as wrong:
-        schema = model.model_json_schema()
+        schema = _schema(model)
         items = wrong.errors(include_url=False)
         mistakes = [_mistake(item, tables, schema) for item in items if not _follows_from_another(item)]
     raise refusal(source, mistakes, error)
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def refusal(source: str, mistakes: Sequence[Mistake], error: type[CohortiumError]) -> CohortiumError:
@@ -162,7 +168,7 @@ def _place(loc: Sequence[str | int], tables: Any, schema: dict[str, Any]) -> tup
     here, kinds = tables, [schema]
     for depth, part in enumerate(loc):
         last = depth == len(loc) - 1
-        found = part in here if isinstance(here, dict) else isinstance(here, list | tuple) and isinstance(part, int)
+        found = part in here if isinstance(here, dict) else part in _indices(here)
         if not found and not last:
             kinds = [kind for kind in kinds if part in _tags(kind)] or kinds
             continue
@@ -187,6 +193,10 @@ def _place(loc: Sequence[str | int], tables: Any, schema: dict[str, Any]) -> tup
         here = value
     known = [name for kind in kinds for name in kind.get("properties", {})]
     return (heading[0] + ".".join(table) + heading[1] if table else ""), key, known
+
+
+def _indices(here: Any) -> range:
+    return range(len(here)) if isinstance(here, list | tuple) else range(0)
 
 
 def _tags(kind: dict[str, Any]) -> set[str]:
