@@ -57,12 +57,12 @@ def _study_values(site: Site, name: str, column: pd.Series) -> Texts:
     """Stripped texts, missing codes emptied, local codes replaced by study values."""
     missing = {level_text(code) for code in site.data.missing_codes}
     codes = {level_text(local): str(value) for local, value in site.data.codes.get(name, {}).items()}
-    translation = {}
-    for raw in column.unique():  # few distinct values in coded columns, and no row is ever looked at twice
-        text = _cell(raw)
+    position, distinct = pd.factorize(column, use_na_sentinel=False)  # coded columns hold few distinct values
+    values = []
+    for text in map(_cell, distinct):
         level = level_text(text)
-        translation[raw] = "" if text == "" or level in missing else codes.get(level, text)
-    return np.array([translation[raw] for raw in column], dtype=object)
+        values.append("" if text == "" or level in missing else codes.get(level, text))
+    return np.array(values, dtype=object)[position]
 
 
 def _cell(raw: object) -> str:
