@@ -1,0 +1,240 @@
+"""Report: one self-contained page of a run, for clinicians, reviewers and data-protection officers.
+
+Everything on it comes from OUT/results.json, OUT/study.toml and the coordinator's log of sums; nothing is computed
+anew but the way numbers are written. The page loads nothing and runs nothing, so it can be mailed and archived.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from cohortium.common.errors import CohortiumError
+from cohortium.server.report import curves
+from cohortium.server.report.canvas import COHORT_STYLES, Picture
+from cohortium.server.report.checklist import checklist
+from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, term_label
+from cohortium.server.report.estimands import model_notes, study_notes
+from cohortium.server.report.forest import forest
+from cohortium.server.report.grid import Grid
+from cohortium.server.report.leaving import kind_label, missing_figures, read_sums, statistics_grid, traffic_grid
+from cohortium.server.report.measures import (
+    confusion_matrices,
+    cutoff_grid,
+    cutoff_sentence,
+    look_up,
+    measures_grid,
+    parts_grid,
+    whole_cohorts,
+)
+from cohortium.server.report.population import flow, site_bars, table_one
+from cohortium.server.report.survival_curves import kaplan_meier
+from cohortium.server.report.text import absent, cohort_label, number, p_value, with_interval, words
+
+Record = Mapping[str, Any]
+FORMAT = "cohortium-results/1"
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write OUT/report.html from what a run left in its folder.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run's folder: results.json is needed; study.toml and run/sums.jsonl are used where they are.
+
+    Returns
+    -------
+    Path of the page
+
+    Raises
+    ------
+    CohortiumError
+        There is no results.json, or it is of another format.
+    """
+    path = run_dir / "results.json"
+    if not path.is_file():
+        raise CohortiumError(f"{run_dir}: results.json is missing; give the folder of a finished run")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if results.get("format") != FORMAT:
+        raise CohortiumError(f"{path}: format is {results.get('format')!r}, this version reads {FORMAT!r}")
+    study_path = run_dir / "study.toml"
+    study = tomllib.loads(study_path.read_text(encoding="utf-8")) if study_path.is_file() else {}
+    page = run_dir / "report.html"
+    page.write_text(render(results, study, read_sums(run_dir)), encoding="utf-8")
+    return page
+
+
+def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
+    """Lay out the page; pure, the same input gives the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # The package is found by its own name, not by a path, so that the page is built the same from a wheel.
+    loader = PackageLoader("cohortium.server.report", package_path="")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    models = results.get("models") or {}
+    cohort_names = {name.partition("/")[0] for model in models.values() for name in model.get("cohorts") or {}}
+    return environment.get_template("report.html").render(
+        title=(study.get("study") or {}).get("title") or words(results["study"]["name"]),
+        results=results,
+        study=study,
+        flow=flow(results),
+        site_bars=site_bars(results),
+        table_one=table_one(results.get("table_one") or [], "Table 1. Patients by outcome and cohort."),
+        headline=_headline(models),
+        side_by_side=_side_by_side(models),
+        comparisons=_comparisons(results.get("comparisons") or []),
+        models=[_model(name, model, study) for name, model in models.items()],
+        notes=study_notes(study, cohort_names),
+        traffic=traffic_grid(results, sums),
+        statistics=statistics_grid(sums),
+        numbers_released=sum(line.get("numbers", 0) for line in sums),
+        missing=missing_figures(results),
+        checklist=checklist(results, study),
+        variables=study.get("variable") or [],
+        endpoints=study.get("endpoint") or {},
+        words=words,
+    )
+
+
+def _headline(models: Record) -> Grid | None:
+    """The first table a reader sees: one figure of discrimination a model and cohort."""
+    cohorts = whole_cohorts({name: None for model in models.values() for name in model.get("cohorts") or {}})
+    if not cohorts:
+        return None
+    grid = Grid(
+        "Discrimination of each model: area under the curve for a binary endpoint, C-index for a survival one "
+        "(95% confidence interval).",
+        ["Model", *map(cohort_label, cohorts)],
+    )
+    for name, model in models.items():
+        figures = [_discrimination((model.get("cohorts") or {}).get(cohort)) for cohort in cohorts]
+        grid.row(words(name), [grid.cell(figure, with_interval) for figure in figures])
+    return grid
+
+
+def _discrimination(record: Any) -> Any:
+    auc = look_up(record, "auc")
+    return auc if auc is not None else look_up(record, "survival.c_index")
+
+
+def _side_by_side(models: Record) -> dict[str, list[Picture]]:
+    """All models in one cohort: a panel a cohort of ROC and of decision curves."""
+    look = curves.styles([words(name) for name in models])
+    cohorts = whole_cohorts({name: None for model in models.values() for name in model.get("cohorts") or {}})
+    roc, decision = [], []
+    for cohort in cohorts:
+        records = {words(name): (model.get("cohorts") or {}).get(cohort) for name, model in models.items()}
+        records = {name: record for name, record in records.items() if record and not absent(record)}
+        label = cohort_label(cohort)
+        if len(models) > 1:
+            roc.append(curves.roc(records, look, caption=f"{label}: receiver operating characteristic of each model."))
+        decision.append(curves.decision(records, look, caption=f"{label}: net benefit of acting on each model."))
+    return {"roc": [p for p in roc if p], "decision": [p for p in decision if p]}
+
+
+def _comparisons(entries: list[Record]) -> Grid | None:
+    if not entries:
+        return None
+    grid = Grid(
+        "Paired comparison of models on the same patients (DeLong).",
+        ["Models", "Difference of AUC (95% CI)", "z", "p"],
+    )
+    for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):
+        grid.subheading(cohort_label(cohort))
+        for entry in group:
+            missing = absent(entry)
+            cells = [
+                grid.cell(entry if missing else _with_ci(entry), with_interval),
+                grid.cell(None if missing else entry.get("z"), lambda z: number(z, 2)),
+                grid.cell(None if missing else entry.get("p"), p_value),
+            ]
+            grid.row(f"{words(entry['a'])} against {words(entry['b'])}", cells)
+    return grid
+
+
+def _with_ci(entry: Record) -> Any:
+    difference = entry.get("difference")
+    return difference if absent(difference) else {"estimate": difference, "ci": entry.get("ci")}
+
+
+def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
+    """Everything the page says of one model."""
+    cohorts = model.get("cohorts") or {}
+    kind = model.get("kind", "")
+    declared = (study.get("model") or {}).get(name, {})
+    endpoint = declared.get("endpoint") or (study.get("study") or {}).get("primary", "")
+    coefficients = model.get("coefficients") or []
+    label = words(name)
+    present = {c: cohorts[c] for c in whole_cohorts(cohorts) if not absent(cohorts[c])}
+    by_label = {cohort_label(cohort): record for cohort, record in present.items()}
+    look = {cohort_label(cohort): COHORT_STYLES.get(cohort, COHORT_STYLES["train"]) for cohort in present}
+    pictures = [
+        curves.roc(by_label, look, caption=f"Model {label}: receiver operating characteristic, by cohort."),
+        curves.calibration(by_label, look, caption=f"Model {label}: observed against predicted risk."),
+    ]
+    unit = _time_unit(study, endpoint)
+    return {
+        "name": name,
+        "label": label,
+        "kind": kind_label(kind),
+        "endpoint": words(endpoint),
+        "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
+                       for p in declared.get("predictors") or ()],
+        "selected": [term_label(term) for term in model.get("selected") or ()],
+        "notes": model_notes(kind, declared, study),
+        "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
+        "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),
+        "measures": measures_grid(cohorts, f"Model {label}: performance by cohort.", unit) if cohorts else None,
+        "pictures": [p for p in pictures if p],
+        "kaplan_meier": _kaplan_meier(label, present, study, unit),
+        "cutoff": cutoff_grid(cohorts, f"Model {label}: at its cut-off."),
+        "cutoff_sentence": cutoff_sentence(cohorts),
+        "matrices": confusion_matrices(cohorts),
+        **_parts(label, cohorts),
+    }  # fmt: skip
+
+
+def _time_unit(study: Record, endpoint: str) -> str:
+    """Unit of the survival endpoint that a model is looked at with: its own, or the validation's."""
+    endpoints = study.get("endpoint") or {}
+    for name in (endpoint, (study.get("validation") or {}).get("survival"), *endpoints):
+        if name and (endpoints.get(name) or {}).get("kind") == "survival":
+            return endpoints[name].get("unit", "days")
+    return "days"
+
+
+def _kaplan_meier(label: str, cohorts: Record, study: Record, unit: str) -> list[Picture]:
+    minimum_count = (study.get("privacy") or {}).get("minimum_count", 5)
+    pictures = []
+    for cohort, record in cohorts.items():
+        groups = look_up(record, "survival.kaplan_meier")
+        if not groups or absent(groups):
+            continue
+        ratio, log_rank = look_up(record, "survival.hazard_ratio"), look_up(record, "survival.log_rank")
+        said = []
+        if ratio and not absent(ratio):
+            said.append(f"HR {with_interval(ratio, 2)}")
+        if log_rank and not absent(log_rank):
+            said.append(f"log-rank p {p_value(log_rank['p'])}")
+        caption = f"Model {label}, {cohort_label(cohort).lower()}: survival by risk group, with 95% bands."
+        pictures.append(
+            kaplan_meier(groups, unit=unit, minimum_count=minimum_count, subtitle="; ".join(said), caption=caption)
+        )
+    return [p for p in pictures if p]
+
+
+def _parts(label: str, cohorts: Record) -> dict[str, Any]:
+    made = parts_grid(cohorts, f"Model {label}: by site and subgroup.")
+    if made is None:
+        return {"parts": None, "parts_forest": None}
+    grid, lines = made
+    drawn, x_label = (lines["auc"], "AUC") if lines["auc"] else (lines["survival.c_index"], "C-index")
+    picture = forest(
+        drawn, x_label=x_label, caption=f"Model {label}: {x_label} by site and subgroup; 0.5 is chance.", no_effect=0.5
+    )
+    return {"parts": grid, "parts_forest": picture}

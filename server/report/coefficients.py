@@ -1,0 +1,69 @@
+"""Coefficients: a model's terms as odds or hazard ratios, in a table and in a forest plot."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cohortium.server.report.canvas import Picture
+from cohortium.server.report.forest import Line, forest
+from cohortium.server.report.grid import Grid
+from cohortium.server.report.text import absent, interval, limits, number, p_value, words
+
+Record = Mapping[str, Any]
+
+
+def ratio_name(kind: str) -> str:
+    """Name what the exponential of a model's coefficient is."""
+    return "Hazard ratio" if kind == "cox" else "Odds ratio"
+
+
+def term_label(term: str) -> str:
+    """Write a term for a reader.
+
+    >>> term_label("chest_pain=2"), term_label("features.radiomics/ct/tumour/original_firstorder_Mean")
+    ('chest pain = 2', 'ct · tumour · original firstorder Mean')
+    """
+    if term.startswith("features."):
+        return words(" · ".join(term.split("/")[1:]))
+    if term.startswith("model."):
+        return f"score of {words(term.removeprefix('model.'))}"
+    return words(term).replace("=", " = ")
+
+
+def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -> Grid | None:
+    """Make the table of coefficients, or None where the model has none."""
+    if not coefficients:
+        return None
+    ratio = ratio_name(kind)
+    grid = Grid(caption, ["Term", "Coefficient", "SE", f"{ratio} (95% CI)", "p"])
+    for row in coefficients:
+        cells = [
+            grid.cell(row if absent(row) else row.get("estimate"), number),
+            grid.cell(row.get("se"), number),
+            grid.cell(_ratio(row), _written_ratio),
+            grid.cell(row.get("p"), p_value),
+        ]
+        grid.row(term_label(row["term"]), cells)
+    return grid
+
+
+def _ratio(row: Record) -> Any:
+    if row.get("ratio") is None or row["term"] == "(Intercept)":
+        return None
+    return row if not absent(row["ratio"]) else row["ratio"]
+
+
+def _written_ratio(row: Record) -> str:
+    ci = interval(row, "ratio_ci")
+    return number(row["ratio"], 2) + (f" ({limits(*ci, 2)})" if ci else "")
+
+
+def coefficients_forest(coefficients: Sequence[Record], kind: str, caption: str) -> Picture | None:
+    """Draw the ratios; the intercept, which is no effect, is left out, and so are models of one term."""
+    lines = [
+        Line(term_label(row["term"]), float(row["ratio"]), interval(row, "ratio_ci"))
+        for row in coefficients
+        if isinstance(row.get("ratio"), int | float) and row["term"] != "(Intercept)"
+    ]
+    if len(lines) < 2:
+        return None
+    return forest(lines, x_label=f"{ratio_name(kind)} (log scale)", caption=caption, no_effect=1.0, scale="log")

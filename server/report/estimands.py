@@ -1,0 +1,107 @@
+"""Estimands: what each model's numbers mean, in sentences that follow from the study file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cohortium.server.report.text import words
+
+Record = Mapping[str, Any]
+
+
+def model_notes(kind: str, model: Record, study: Record) -> list[str]:
+    """Say how a model was fitted and what its estimates compare.
+
+    Parameters
+    ----------
+    kind : str
+    model : mapping
+        The model's table in study.toml, as run.
+    study : mapping
+        All of study.toml, as run.
+    """
+    notes = [note for note in (_fit(kind, model), _inputs(model), _selection(model)) if note]
+    if study.get("harmonise"):
+        method = {"combat": "ComBat"}.get(study["harmonise"].get("method"), study["harmonise"].get("method"))
+        notes.append(f"Features are harmonised between sites by {method} before anything is selected or fitted.")
+    return notes
+
+
+def _fit(kind: str, model: Record) -> str:
+    if model.get("aggregation") == "fedavg":
+        return (
+            "Coefficients are the mean of locally fitted ones, weighted by patients: a published baseline, "
+            "not equal to the pooled fit."
+        )
+    if kind == "cox":
+        ties = {"efron": "Efron", "breslow": "Breslow"}.get(model.get("ties", "efron"), model.get("ties"))
+        baseline = (
+            "Stratified by site: every site has a baseline hazard of its own, and hazard ratios compare patients "
+            "of one site."
+            if model.get("strata") == "site"
+            else "One baseline hazard for all sites."
+        )
+        return f"Partial likelihood over all training patients, {ties} ties. {baseline}"
+    return {
+        "logistic": "Maximum likelihood over all training patients with one intercept for all sites, "
+        "equal to the pooled fit.",
+        "lasso": "Penalised likelihood over all training patients, equal to the pooled fit. Coefficients are shrunk "
+        "towards zero on purpose and have no standard errors.",
+        "network": "Weights are averaged over the sites' local training; this approaches pooled training "
+        "and does not equal it.",
+        "mlp": "Full-batch gradients are summed over sites, which equals pooled training.",
+        "staging": "A score that existed before; nothing is fitted but its calibration.",
+    }.get(kind, "")
+
+
+def _inputs(model: Record) -> str:
+    stacked = [p.removeprefix("model.") for p in model.get("predictors", ()) if p.startswith("model.")]
+    if not stacked:
+        return ""
+    how = (
+        "fitted on their own training predictions, as published studies do, which is optimistic"
+        if model.get("stack") == "apparent"
+        else "fitted on out-of-fold predictions, so that no patient's own outcome speaks for it twice"
+    )
+    return f"Takes the linear predictors of {' and '.join(words(name) for name in stacked)}, {how}."
+
+
+def _selection(model: Record) -> str:
+    steps = [step if isinstance(step, str) else step.get("method", "") for step in model.get("selection", ())]
+    names = {"screen": "univariate screening", "correlation": "correlation pruning", "lasso": "LASSO"}
+    steps = [names.get(step, step.replace("_", " ").replace("aic", "AIC")) for step in steps]
+    return f"Selection, in order: {', '.join(steps)}." if steps else ""
+
+
+def study_notes(study: Record, cohort_names: set[str]) -> list[str]:
+    """Say what holds for the figures of every model."""
+    privacy, validation = study.get("privacy", {}), study.get("validation", {})
+    notes = []
+    if "cross_validated" in cohort_names:
+        folds = study.get("split", {}).get("folds")
+        notes.append(
+            f"Cross-validated figures use each patient's score from the {f'{folds}-fold ' if folds else ''}model that "
+            "had not seen that patient; harmonisation, selection and training were repeated inside every fold."
+        )
+    if "train" in cohort_names:
+        notes.append("Training figures are apparent: the model has seen these patients. Do not quote them alone.")
+    if "internal" in cohort_names:
+        notes.append("Internal validation patients come from the training sites and took no part in fitting.")
+    if "external" in cohort_names:
+        notes.append("External validation patients come from sites that took no part in fitting.")
+    if privacy.get("score_resolution", "binned") == "binned":
+        notes.append(
+            "Ranks are taken over binned scores (about ten patients a bin); the largest error this can cause is "
+            "printed below the AUC it belongs to."
+        )
+    coarse = privacy.get("event_time_days", 30)
+    survival = any(e.get("kind") == "survival" for e in study.get("endpoint", {}).values())
+    if survival and coarse != 1:
+        notes.append(
+            f"Event times are coarsened to {coarse:g} days for unstratified Cox models, Kaplan-Meier curves and "
+            "C-index."
+        )
+    if validation.get("compare"):
+        notes.append(
+            "Paired areas under the curve are compared by DeLong's test; p values are two-sided and unadjusted."
+        )
+    return notes

@@ -1,0 +1,196 @@
+"""Measures: the tables of a model's performance, by cohort, from its record in results.json."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from cohortium.server.report.forest import Line
+from cohortium.server.report.grid import Cell, Grid
+from cohortium.server.report.text import (
+    COHORTS,
+    absent,
+    cohort_label,
+    count,
+    estimate,
+    interval,
+    number,
+    p_value,
+    with_interval,
+    words,
+)
+
+Record = Mapping[str, Any]
+
+
+def look_up(record: Any, path: str) -> Any:
+    """Follow a dotted path; a figure that is absent on the way stands for everything under it.
+
+    A number beside its interval (``slope``, ``slope_ci``) comes back as one figure.
+
+    >>> look_up({"survival": {"undefined": "no events"}}, "survival.c_index")
+    {'undefined': 'no events'}
+    >>> look_up({"calibration": {"slope": 0.9, "slope_ci": [0.8, 1.0]}}, "calibration.slope")
+    {'estimate': 0.9, 'ci': [0.8, 1.0]}
+    """
+    holder, key = None, ""
+    for key in path.split("."):
+        if absent(record):
+            return record
+        holder, record = record, record.get(key) if isinstance(record, Mapping) else None
+    if isinstance(record, int | float) and isinstance(holder, Mapping) and f"{key}_ci" in holder:
+        return {"estimate": record, "ci": holder[f"{key}_ci"]}
+    return record
+
+
+def whole_cohorts(cohorts: Record) -> list[str]:
+    """Names of the cohorts that are no site's and no subgroup's, in a reader's order."""
+    known = [name for name in COHORTS if name in cohorts]
+    return known + [name for name in cohorts if "/" not in name and name not in COHORTS]
+
+
+def _chi2(test: Any) -> str:
+    return f"{number(test['chi2'], 2)}, {test['df']:g} df, p {p_value(test['p'])}"
+
+
+def _log_rank(test: Any) -> str:
+    return f"{number(test['chi2'], 2)}, p {p_value(test['p'])}"
+
+
+def _hazard_ratio(ratio: Any) -> str:
+    return f"{with_interval(ratio, 2)}, p {p_value(ratio.get('p'))}"
+
+
+MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "n": ("Patients", count),
+    "events": ("Events", count),
+    "auc": ("AUC (95% CI)", with_interval),
+    "auc.folds_mean": ("Mean AUC of the folds", with_interval),
+    "auc.bound": ("AUC, largest error by binned scores", partial(with_interval, digits=4)),
+    "average_precision": ("Average precision", with_interval),
+    "brier": ("Brier score", with_interval),
+    "calibration.intercept": ("Calibration intercept", with_interval),
+    "calibration.slope": ("Calibration slope", with_interval),
+    "calibration.ici": ("Integrated calibration index", with_interval),
+    "calibration.hosmer_lemeshow": ("Hosmer–Lemeshow χ²", _chi2),
+    "survival.c_index": ("C-index (95% CI)", with_interval),
+    "survival.hazard_ratio": ("Hazard ratio, high against low risk", _hazard_ratio),
+    "survival.log_rank": ("Log-rank χ²", _log_rank),
+}
+AT_TIMES = {"survival.auc_at": "AUC at", "survival.brier_at": "Brier score at"}
+SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival"}
+COUNTS = ("tp", "fp", "tn", "fn")
+AT_CUTOFF = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "ppv": "Positive predictive value",
+    "npv": "Negative predictive value",
+    "accuracy": "Accuracy",
+    "f1": "F1 score",
+}
+
+
+def measures_grid(cohorts: Record, caption: str, time_unit: str) -> Grid:
+    """Make the table of all measures, a column each whole cohort; rows that no cohort has are left out."""
+    names = whole_cohorts(cohorts)
+    grid = Grid(caption, ["", *map(cohort_label, names)])
+    others = {key for name in names for key in cohorts[name] if not absent(cohorts[name])}
+    others -= SHOWN_ELSEWHERE | {path.split(".")[0] for path in MEASURES}
+    rows = dict(MEASURES) | {key: (words(key).capitalize(), with_interval) for key in sorted(others)}
+    for path, (label, write) in rows.items():
+        figures = [look_up(cohorts[name], path) for name in names]
+        if any(figure is not None and not absent(figure) for figure in figures) or path in cohorts.get(names[0], ()):
+            grid.row(label, [grid.cell(figure, write) for figure in figures])
+    for path, label in AT_TIMES.items():
+        tables = [look_up(cohorts[name], path) for name in names]
+        by_time = [at_times(table) for table in tables]
+        for time in sorted({time for known in by_time for time in known}):
+            cells = [
+                grid.cell(table if absent(table) else known.get(time), with_interval)
+                for table, known in zip(tables, by_time, strict=True)
+            ]
+            grid.row(f"{label} {time:g} {time_unit}", cells)
+    return grid
+
+
+def at_times(table: Any) -> dict[float, Any]:
+    """Read figures at times: a record by time, pairs, or records with a ``time``."""
+    if not table or absent(table):
+        return {}
+    if isinstance(table, Mapping):
+        return {float(time): figure for time, figure in table.items()}
+    if isinstance(table[0], Mapping):
+        return {float(row["time"]): row for row in table}
+    return {float(time): figure for time, figure, *_ in table}
+
+
+def cutoff_grid(cohorts: Record, caption: str) -> Grid | None:
+    """Make the table of what a fixed cut-off does, or None where no cohort has one."""
+    names = [name for name in whole_cohorts(cohorts) if look_up(cohorts[name], "at_cutoff") is not None]
+    if not names:
+        return None
+    grid = Grid(caption, ["", *map(cohort_label, names)])
+    for key, label in AT_CUTOFF.items():
+        figures = [look_up(cohorts[name], f"at_cutoff.{key}") for name in names]
+        if any(figure is not None for figure in figures):
+            grid.row(label, [grid.cell(figure, with_interval) for figure in figures])
+    return grid
+
+
+def confusion_matrices(cohorts: Record) -> list[dict[str, Any]]:
+    """Counts at the cut-off, a cohort each, with the share of its class that each count is."""
+    matrices = []
+    for name in whole_cohorts(cohorts):
+        at = look_up(cohorts[name], "at_cutoff")
+        if absent(at) or not isinstance(at, Mapping) or not all(isinstance(at.get(key), int) for key in COUNTS):
+            continue
+        with_event, without = at["tp"] + at["fn"], at["tn"] + at["fp"]
+        matrices.append(
+            {
+                "cohort": cohort_label(name),
+                "counts": {key: count(at[key]) for key in COUNTS},
+                "shares": {
+                    key: at[key] / whole if whole else 0.0
+                    for key, whole in (("tp", with_event), ("fn", with_event), ("tn", without), ("fp", without))
+                },
+            }
+        )
+    return matrices
+
+
+def cutoff_sentence(cohorts: Record) -> str:
+    """Say what the cut-off is and where it comes from; empty where there is none."""
+    for name in whole_cohorts(cohorts):
+        at = look_up(cohorts[name], "at_cutoff")
+        if at is not None and not absent(at) and "cutoff" in at:
+            rule = {"youden": "Youden's index", "median": "the median score"}.get(str(at.get("rule")), "the study file")
+            source = "cross-validated scores" if "cross_validated" in cohorts else "the training cohort"
+            origin = f"by {rule} in {source}" if at.get("rule") in ("youden", "median") else f"given by {rule}"
+            return f"High risk is a score of at least {number(at['cutoff'], 4)}, {origin}."
+    return ""
+
+
+def parts_grid(cohorts: Record, caption: str) -> tuple[Grid, dict[str, list[Line]]] | None:
+    """Make the table of sites and subgroups, and the lines of its forest plots, by measure."""
+    names = [name for name in cohorts if "/" in name]
+    if not names:
+        return None
+    grid = Grid(caption, ["", "Patients", "Events", "AUC (95% CI)", "C-index (95% CI)"])
+    lines: dict[str, list[Line]] = {"auc": [], "survival.c_index": []}
+    paths = ["n", "events", *lines]
+    present = [path for path in paths if _any_value(look_up(cohorts[name], path) for name in names)]
+    grid.columns = [""] + [title for title, path in zip(grid.columns[1:], paths, strict=True) if path in present]
+    for name in names:
+        record = cohorts[name]
+        cells: list[str | Cell] = []
+        for path in present:
+            figure = look_up(record, path)
+            cells.append(grid.cell(figure, count if path in ("n", "events") else with_interval))
+            value = None if absent(figure) else estimate(figure)
+            if path in lines and value is not None:
+                lines[path].append(Line(cohort_label(name), value, interval(figure)))
+        grid.row(cohort_label(name), cells)
+    return grid, lines
+
+
+def _any_value(figures: Iterable[Any]) -> bool:
+    return any(figure is not None for figure in figures)
