@@ -1,0 +1,199 @@
+"""Case: all images of one patient to all features that a study asks for.
+
+read -> resample -> region -> normalise -> radiomics, and the picture that a network will embed (deep.py, in one process
+for all patients, so that the processes of this file need no torch).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from cohortium.client.imaging import radiomics
+from cohortium.client.imaging.normalise import normalise
+from cohortium.client.imaging.read import fingerprint, read_image, read_mask
+from cohortium.client.imaging.region import check_extent, ring
+from cohortium.client.imaging.resample import Crop, resample
+from cohortium.client.imaging.slices import largest_slice
+from cohortium.client.imaging.store import content_key
+from cohortium.common.errors import CaseError
+from cohortium.common.study import Study
+from cohortium.common.study_data import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
+
+REVISION = 1
+"""Raise it with every change of this package that changes a number: finished cases are then computed anew."""
+
+LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is measured in every case: the tables of a study that concern images."""
+
+    image: dict[str, Image]
+    region: dict[str, Region]
+    features: dict[str, FeatureSet]
+
+    @classmethod
+    def of(cls, study: Study) -> "Recipe":
+        """The recipe of a study."""
+        return cls(study.image, study.region, study.features)
+
+    def base(self, region: str) -> str:
+        """The region whose mask a region is derived from: itself, or what a ring is around."""
+        while isinstance(found := self.region[region], RingRegion):
+            region = found.of
+        return region
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (image, region) that a feature set looks at, each once, in the order of the study."""
+        return list(dict.fromkeys((i, r) for s in self.features.values() for i in s.images for r in s.regions))
+
+    def sets_on(self, image: str, region: str) -> Iterator[tuple[str, FeatureSet]]:
+        """Feature sets that look at a region of an image: (name, settings)."""
+        for name, settings in self.features.items():
+            if image in settings.images and region in settings.regions:
+                yield name, settings
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, with defaults: part of what finished cases are known by."""
+        tables = {"image": self.image, "region": self.region, "features": self.features}
+        return {table: {k: v.model_dump(mode="json") for k, v in given.items()} for table, given in tables.items()}
+
+    def radiomics_columns(self) -> list[str]:
+        """Names of the radiomics columns, in the order of `Measured.values`."""
+        return [
+            column(name, image, region, feature)
+            for image, region in self.pairs
+            for name, settings in self.sets_on(image, region)
+            if isinstance(settings, RadiomicsFeatures)
+            for feature in radiomics.feature_names(settings)
+        ]
+
+
+class CaseFiles(NamedTuple):
+    """A patient's files: image by name, mask by (image, region)."""
+
+    patient_id: str
+    images: dict[str, Path]
+    masks: dict[tuple[str, str], Path]
+
+
+class Measured(NamedTuple):
+    """What was measured in a case."""
+
+    values: NDArray[np.float64]  # one for each of Recipe.radiomics_columns
+    pictures: dict[str, NDArray[np.float32]]  # "SET/IMAGE/REGION" -> what a network will see
+
+
+def column(name: str, image: str, region: str, feature: str) -> str:
+    """Name of a feature's column in the prepared table."""
+    return f"features.{name}/{image}/{region}/{feature}"
+
+
+def case_key(files: CaseFiles, recipe: Recipe) -> str:
+    """Name of a case among finished ones: all its bytes, all settings, all versions.
+
+    Raises
+    ------
+    CaseError
+        A file is missing.
+    SiteError
+        A file cannot be read.
+    """
+    images = {name: fingerprint(path, "image") for name, path in files.images.items()}
+    masks = {f"{image}/{region}": fingerprint(path, "mask") for (image, region), path in files.masks.items()}
+    what = {"revision": REVISION, "recipe": recipe.plain(), "images": images, "masks": masks}
+    return content_key(what, LIBRARIES)
+
+
+def measure(files: CaseFiles, recipe: Recipe) -> Measured:
+    """All features of one case.
+
+    Raises
+    ------
+    CaseError
+        The case cannot be used.
+    """
+    values: dict[str, float] = {}
+    pictures: dict[str, NDArray[np.float32]] = {}
+    volumes: dict[str, sitk.Image] = {}
+    for image, region in recipe.pairs:
+        try:
+            if image not in volumes:
+                volumes[image] = read_image(files.images[image])
+            base = recipe.base(region)
+            mask = read_mask(files.masks[image, base], volumes[image])
+            crop = _on_study_grid(volumes[image], mask, image, region, recipe)
+            check_extent(crop.region)
+            for name, settings in recipe.sets_on(image, region):
+                scaled = _scaled(crop, recipe.image[image], settings)
+                if isinstance(settings, RadiomicsFeatures):
+                    width = settings.bin_width[image] if settings.bin_width else None
+                    found = radiomics.radiomics(scaled, settings, recipe.image[image], bin_width=width)
+                    values |= {column(name, image, region, feature): value for feature, value in found.items()}
+                else:
+                    pictures[f"{name}/{image}/{region}"] = largest_slice(
+                        sitk.GetArrayViewFromImage(scaled.image),
+                        sitk.GetArrayViewFromImage(scaled.region) == 1,
+                        recipe.image[image],
+                    )
+        except CaseError as unusable:
+            # The phrase is counted as it is; which image and region it was is for the site
+            raise CaseError(unusable.reason, f"image {image}, region {region}: {unusable.detail}") from unusable
+    return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures)
+
+
+def _on_study_grid(volume: sitk.Image, mask: sitk.Image, image: str, region: str, recipe: Recipe) -> Crop:
+    """Image and region on the study's grid, with the margins that filters and rings need."""
+    settings = recipe.image[image]
+    spacing = settings.spacing_mm or volume.GetSpacing()
+    margins = [
+        radiomics.margin(features, spacing)
+        for _, features in recipe.sets_on(image, region)
+        if isinstance(features, RadiomicsFeatures)
+    ]
+    reach = int(np.ceil(_reach_mm(region, recipe) / min(spacing)))
+    crop = resample(
+        volume,
+        mask,
+        spacing_mm=settings.spacing_mm,
+        interpolation=settings.interpolation,
+        margin=max(margins, default=0) + reach,
+    )
+    return crop._replace(region=_derived(region, crop.region, recipe))
+
+
+def _reach_mm(region: str, recipe: Recipe) -> float:
+    """How far a region goes beyond the mask it is derived from."""
+    found = recipe.region[region]
+    return found.outer_mm + _reach_mm(found.of, recipe) if isinstance(found, RingRegion) else 0.0
+
+
+def _derived(region: str, mask: sitk.Image, recipe: Recipe) -> sitk.Image:
+    """The region itself, from the mask of its base."""
+    found = recipe.region[region]
+    if not isinstance(found, RingRegion) or not sitk.GetArrayViewFromImage(mask).any():
+        return mask
+    return ring(_derived(found.of, mask, recipe), found.inner_mm, found.outer_mm)
+
+
+def _scaled(crop: Crop, image: Image, settings: FeatureSet) -> Crop:
+    """The crop on the study's scale of values.
+
+    In mode ``ibsi`` a CT keeps whole Hounsfield units (IBSI manual, 2.4) and the window bounds the region's voxels
+    instead of clipping them.
+    """
+    values = sitk.GetArrayFromImage(crop.image)
+    if isinstance(settings, RadiomicsFeatures) and settings.mode == "ibsi" and image.modality == "CT":
+        values = np.round(values)
+    else:
+        values = normalise(values, sitk.GetArrayViewFromImage(crop.region) == 1, image)
+    scaled = sitk.GetImageFromArray(values)
+    scaled.CopyInformation(crop.image)
+    return crop._replace(image=scaled)

@@ -1,0 +1,253 @@
+"""Site images: the images of all patients of a site to features, side by side, each finished case kept on disk."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cohortium.client.imaging.case import CaseFiles, Measured, Recipe, case_key, measure
+from cohortium.client.imaging.store import Store, content_key
+from cohortium.common.errors import CaseError, SiteError, StudyError
+from cohortium.common.progress import NullProgress
+from cohortium.common.study import Study
+from cohortium.common.study_data import DeepFeatures, ModelRegion, WeightFile
+from cohortium.sites.flow import Exclusion
+from cohortium.sites.site_file import Site
+
+if TYPE_CHECKING:
+    from cohortium.client.imaging.deep import Backbone
+
+EMBEDDING_LIBRARIES = ("torch", "monai", "numpy")
+
+
+@dataclass
+class SiteImages:
+    """What came of a site's images.
+
+    Attributes
+    ----------
+    columns : dict
+        Patient -> column -> value, for every patient whose images can be used, in the order given.
+    exclusions : list of Exclusion
+    weights : dict
+        Deep feature set -> its network and where the weights come from, for the site's records.
+    computed, kept : int
+        Cases measured now, and found finished.
+    """
+
+    columns: dict[str, dict[str, float]] = field(default_factory=dict)
+    exclusions: list[Exclusion] = field(default_factory=list)
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    computed: int = 0
+    kept: int = 0
+
+
+def measure_site(
+    study: Study, site: Site, patient_ids: Sequence[str], *, pool: Executor | None, progress: NullProgress, cache: Path
+) -> SiteImages:
+    """Features of every patient whose images can be used.
+
+    Parameters
+    ----------
+    pool : Executor or None
+        Processes for the cases; None measures in this one. Networks run in this one either way.
+    cache : Path
+        Folder of finished cases.
+
+    Raises
+    ------
+    SiteError
+        A folder, right or key of the site is missing; no patient is excluded for that.
+    StudyError
+        The study asks for something that this version cannot measure.
+    """
+    recipe = Recipe.of(study)
+    _check_regions(recipe)
+    cases = [_files(site, recipe, patient_id) for patient_id in patient_ids]
+    _check_folders(site, recipe, cases)
+    images = SiteImages()
+    store = Store(cache)
+    measured: dict[str, Measured] = {}
+    with progress.stage(f"{site.name}: images", total=len(cases)) as step:
+        for patient_id, found in _measure_all(cases, recipe, store, pool, images):
+            if isinstance(found, Exclusion):
+                images.exclusions.append(found)
+            else:
+                measured[patient_id] = found
+            step.advance()
+    names = recipe.radiomics_columns()
+    usable = [patient_id for patient_id in patient_ids if patient_id in measured]
+    images.columns = {p: dict(zip(names, measured[p].values.tolist(), strict=True)) for p in usable}
+    pictures = {patient_id: measured[patient_id].pictures for patient_id in usable}
+    _embed_all(study, site, pictures, images, store, progress)
+    return images
+
+
+def _measure_all(
+    cases: list[CaseFiles], recipe: Recipe, store: Store, pool: Executor | None, images: SiteImages
+) -> Iterator[tuple[str, Measured | Exclusion]]:
+    """Each case's measurements, as they come; the largest cases begin first so that no process ends alone."""
+    pending = {}
+    for files in sorted(cases, key=_bytes, reverse=True):
+        try:
+            key = case_key(files, recipe)
+        except CaseError as unusable:
+            yield files.patient_id, Exclusion(files.patient_id, unusable.reason, unusable.detail)
+            continue
+        if (found := store.get(key)) is not None:
+            images.kept += 1
+            yield files.patient_id, Measured(**found)
+            continue
+        images.computed += 1
+        if pool is None:
+            yield files.patient_id, _measure_one(files, recipe, store, key)
+        else:
+            pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
+    try:
+        for future in as_completed(pending):
+            yield pending[future], future.result()
+    except BrokenProcessPool as died:
+        raise SiteError(
+            "a process that measures images was ended from outside, most likely for lack of memory; "
+            "run prepare again with fewer jobs (finished cases are kept)"
+        ) from died
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> Measured | Exclusion:
+    """Measure a case and keep it. Runs in a process of its own, so an unusable case comes back as a plain value."""
+    try:
+        measured = measure(files, recipe)
+    except CaseError as unusable:
+        return Exclusion(files.patient_id, unusable.reason, unusable.detail)
+    store.put(key, measured._asdict())
+    return measured
+
+
+def _embed_all(
+    study: Study,
+    site: Site,
+    pictures: Mapping[str, Mapping[str, Any]],
+    images: SiteImages,
+    store: Store,
+    progress: NullProgress,
+) -> None:
+    """Add the networks' features; torch starts only if an embedding is not among the finished ones."""
+    todo = sum(map(len, pictures.values()))
+    if not todo:
+        return
+    networks = _Networks(study)
+    with progress.stage(f"{site.name}: embeddings", total=todo) as step:
+        for patient_id, places in pictures.items():
+            for place, picture in places.items():
+                name = place.split("/")[0]
+                embedding, images.weights[name] = networks.embed(name, picture, store)
+                columns = {f"features.{place}/{i:04d}": value for i, value in enumerate(embedding)}
+                images.columns[patient_id] |= columns
+                step.advance()
+
+
+class _Networks:
+    """The networks of a study's deep feature sets, each loaded when a picture first needs it."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._loaded: dict[str, Backbone] = {}
+
+    def embed(self, name: str, picture: Any, store: Store) -> tuple[list[float], dict[str, str]]:
+        """A picture's features in a set, and what the site records about the network."""
+        settings: DeepFeatures = self._study.features[name]
+        weights = settings.weights
+        if isinstance(weights, WeightFile):
+            origin = {"source": weights.format, "licence": weights.licence, "file_sha256": weights.sha256}
+        else:
+            origin = {"source": "random", "seed": str(self._study.study.seed)}
+        digest = hashlib.sha256(picture.tobytes()).hexdigest()
+        what = {"picture": [picture.shape, digest], "settings": settings.model_dump(mode="json"), "origin": origin}
+        key = content_key(what, EMBEDDING_LIBRARIES)
+        if (found := store.get(key)) is None:
+            backbone = self._load(name, settings)
+            found = {"embedding": backbone.embed(picture, settings.size), "sha256": backbone.sha256}
+            store.put(key, found)
+        return found["embedding"].tolist(), {"network": settings.network, **origin, "sha256": found["sha256"]}
+
+    def _load(self, name: str, settings: DeepFeatures) -> "Backbone":
+        from cohortium.client.imaging.deep import load_backbone
+
+        if name not in self._loaded:
+            self._loaded[name] = load_backbone(settings, seed=self._study.study.seed, resolve=self._study.resolve)
+        return self._loaded[name]
+
+
+# --- what a site must have ------------------------------------------------------------------------------------
+
+
+def _check_regions(recipe: Recipe) -> None:
+    for name, region in recipe.region.items():
+        if isinstance(region, ModelRegion) and any(name in s.regions for s in recipe.features.values()):
+            raise StudyError(
+                f"study.toml: [region.{name}]: source = 'model': sites of this version bring their contours; "
+                "use source = 'mask', or 'ring' around a mask"
+            )
+
+
+def _files(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
+    """A patient's files by the patterns of site.toml."""
+    bases = dict.fromkeys((image, recipe.base(region)) for image, region in recipe.pairs)
+    for image, region in bases:
+        if image not in site.images:
+            raise SiteError(f"{site.source}: [images.{image}] is missing; the study measures this image, add its files")
+        if region not in site.images[image].mask:
+            raise SiteError(
+                f"{site.source}: [images.{image}]: mask.{region} is missing; add the pattern of this region's masks"
+            )
+    return CaseFiles(
+        patient_id,
+        {image: site.image_file(image, patient_id) for image, _ in bases},
+        {(image, region): site.mask_file(image, region, patient_id) for image, region in bases},
+    )
+
+
+def _check_folders(site: Site, recipe: Recipe, cases: list[CaseFiles]) -> None:
+    """A folder that is away, or a pattern that finds nobody, is a mistake of the site and excludes no patient."""
+    pattern = _files(site, recipe, "{patient_id}")
+    roles = [
+        (f"images.{image}", path, [case.images[image] for case in cases]) for image, path in pattern.images.items()
+    ]
+    roles += [
+        (f"images.{place[0]}, mask.{place[1]}", path, [case.masks[place] for case in cases])
+        for place, path in pattern.masks.items()
+    ]
+    for role, path, files in roles:
+        here = f"{site.source}: [{role}]: {path}"
+        root = _fixed_folder(path)
+        try:
+            if not root.is_dir():
+                raise SiteError(f"{here}: folder {root} does not exist; mount the share or correct the pattern")
+            if not any(file.exists() for file in files):
+                raise SiteError(f"{here}: none of {len(files)} patients has this file; correct the pattern")
+        except OSError as broken:
+            raise SiteError(f"{here}: {broken.strerror}; give this account access, or check the disk") from broken
+
+
+def _fixed_folder(pattern: Path) -> Path:
+    """The folder that a pattern names before its first placeholder."""
+    fixed = []
+    for part in pattern.parts:
+        if "{" in part:
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _bytes(files: CaseFiles) -> int:
+    """Size of a case's images; 0 for what is missing, which `fingerprint` will report."""
+    try:
+        return sum(path.stat().st_size for path in files.images.values())
+    except OSError:
+        return 0

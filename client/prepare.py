@@ -1,0 +1,183 @@
+"""Prepare: a site's patients and images to its feature table, before a study and without sending anything.
+
+Cases are computed side by side in processes of one thread each. What cannot be used is excluded with its reason and the
+rest goes on; a disk, share or right that is missing stops the site. Every finished case is kept, so a killed prepare
+goes on where it was, and preparing again costs reading the files.
+
+A study without images imports neither torch nor SimpleITK here.
+"""
+
+import csv
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cohortium.common.errors import SiteError
+from cohortium.common.progress import NullProgress
+from cohortium.common.study import Study
+from cohortium.common.table import Table
+from cohortium.sites.flow import Exclusion, Flow
+from cohortium.sites.patients import read_patients
+from cohortium.sites.site_file import Site
+
+if TYPE_CHECKING:
+    from cohortium.client.imaging.site_images import SiteImages
+
+TABLE = "table.parquet"
+FLOW = "flow.json"
+EXCLUDED = "excluded.csv"
+FEATURES = "features.json"
+LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "torch", "monai")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a site has ready for a study.
+
+    Attributes
+    ----------
+    table : Path
+        The site's Parquet file.
+    flow : Flow
+        Given, excluded by reason, used.
+    computed, kept : int
+        Cases whose images were measured now, and found finished.
+    """
+
+    table: Path
+    flow: Flow
+    computed: int = 0
+    kept: int = 0
+
+
+def prepare(
+    study: Study,
+    site: Site,
+    out: Path,
+    *,
+    jobs: int = 1,
+    pool: Executor | None = None,
+    progress: NullProgress | None = None,
+    cache: Path | None = None,
+) -> Prepared:
+    """Write a site's table.parquet, flow.json, excluded.csv and features.json into `out`.
+
+    Parameters
+    ----------
+    jobs : int
+        Processes for the images; 1 computes in this process.
+    pool : Executor, optional
+        Processes to use instead (`worker_pool`), so that several sites on one machine start them once.
+    cache : Path, optional
+        Folder of finished cases; by default ``cases`` in the site's workspace.
+
+    Raises
+    ------
+    SiteError
+        A file, folder or right of the site is missing, or no patient is usable.
+    StudyError
+        The study asks for something that this version cannot measure.
+    """
+    patients = read_patients(study, site)
+    images = None
+    if study.features and len(patients.frame):
+        # Only here: a study without images needs neither SimpleITK nor torch on the site's machine
+        from cohortium.client.imaging.site_images import measure_site
+
+        with nullcontext(pool) if pool else worker_pool(jobs) as workers:
+            images = measure_site(
+                study,
+                site,
+                patients.frame["patient_id"].tolist(),
+                pool=workers,
+                progress=progress or NullProgress(),
+                cache=cache or site.workspace / "cases",
+            )
+        patients = patients.without(images.exclusions, study)
+    if not len(patients.frame):
+        reasons = ", ".join(f"{reason}: {n}" for reason, n in patients.flow.excluded.items())
+        raise SiteError(
+            f"site {site.name}: none of {patients.flow.given} patients is usable ({reasons}); correct these"
+        )
+    table = patients.table() if images is None else _with_features(patients.table(), images.columns)
+    _write(out, table, patients.flow, patients.exclusions, _feature_report(study, table, images))
+    return Prepared(
+        table=out / TABLE,
+        flow=patients.flow,
+        computed=images.computed if images else 0,
+        kept=images.kept if images else 0,
+    )
+
+
+@contextmanager
+def worker_pool(jobs: int) -> Iterator[Executor | None]:
+    """Processes that measure images; None for one job, which needs none."""
+    if jobs == 1:
+        yield None
+        return
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """One thread a process; Ctrl-C is for the process that waits for this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import SimpleITK as sitk
+    from threadpoolctl import threadpool_limits
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    threadpool_limits(1)
+
+
+# --- what is written ------------------------------------------------------------------------------------------
+
+
+def _with_features(table: Table, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """The table with its patients' features beside their variables."""
+    names = list(columns[table.patient_id[0]])
+    rows = np.array([[columns[patient][name] for name in names] for patient in table.patient_id])
+    features = {name: rows[:, i].copy() for i, name in enumerate(names)}
+    return Table(table.site, table.patient_id, table.part, {**table.columns, **features})
+
+
+def _feature_report(study: Study, table: Table, images: "SiteImages | None") -> dict[str, Any]:
+    """Feature sets with their columns and weights, and the versions of what computed them."""
+    if images is None:
+        return {"study": study.hash, "sets": {}, "versions": {}}
+    sets = {
+        name: {
+            "kind": settings.kind,
+            "columns": [column for column in table.feature_names if column.startswith(f"features.{name}/")],
+        }
+        for name, settings in study.features.items()
+    }
+    for name, weights in images.weights.items():
+        sets[name]["weights"] = weights
+    return {"study": study.hash, "sets": sets, "versions": {name: version(name) for name in LIBRARIES}}
+
+
+def _write(
+    out: Path, table: Table, flow: Flow, exclusions: tuple[Exclusion, ...], feature_report: dict[str, Any]
+) -> None:
+    """All files of a prepared site; the table last, since its presence says that the rest is there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FLOW).write_text(json.dumps({"site": table.site, **flow.plain()}, indent=1) + "\n")
+        with (out / EXCLUDED).open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([Exclusion._fields, *exclusions])
+        (out / FEATURES).write_text(json.dumps(feature_report, indent=1) + "\n")
+        table.write(out / TABLE)
+    except OSError as broken:
+        raise SiteError(f"prepared folder {out}: {broken.strerror}; check its rights and the free space") from broken
