@@ -182,7 +182,7 @@ def fit(
     batch_size: int = 32,
     optimizer: Literal["adam", "sgd"] = "adam",
     learning_rate: float = 1e-3,
-    class_weight: Literal["balanced"] | None = None,
+    class_weight: Literal["none", "balanced"] = "none",
     patience: int | None = None,
 ) -> Trained:
     """Train a head over all sites of the federation; one sum for the class counts and one a round.
@@ -196,11 +196,11 @@ def fit(
         Fixes the initial weights and, with the round and the rows, the order of the batches.
     rounds : int
         Rounds at most.
-    class_weight : {"balanced"}, optional
-        Weight a class by N / (2 N_class), from the counts of all sites.
+    class_weight : {"none", "balanced"}
+        Balanced weighs a class by N / (2 N_class), from the counts of all sites.
     patience : int, optional
-        Stop when the training loss has not fallen for this many rounds, and keep the weights where it was lowest.
-        Without it all rounds are run and the last weights are kept.
+        Stop when the training loss has not fallen below its lowest for this many rounds, and take the weights of
+        the lowest. A training that is never stopped ends with its last weights.
 
     Raises
     ------
