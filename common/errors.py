@@ -66,7 +66,15 @@ class SumRefused(CohortiumError):
 
 
 class Overflow(SumRefused):
-    """A number did not fit the fixed-point range of this query; nothing was sent."""
+    """A number did not fit the fixed-point range of this query; nothing was sent.
+
+    Attributes
+    ----------
+    array : int
+        Which array of the sum, counted from 0, so that only its bound is widened.
+    """
+
+    array = 0
 
 
 class SumVoid(CohortiumError):

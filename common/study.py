@@ -5,6 +5,7 @@
 
 import graphlib
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,18 +18,8 @@ from cohortium.common.declared_files import read_toml, refusal, validate
 from cohortium.common.errors import StudyError
 from cohortium.common.study_analysis import FederationOptions, Model, Privacy, Validation
 from cohortium.common.study_checks import cross_checks
-from cohortium.common.study_data import (
-    Endpoint,
-    FeatureSet,
-    Harmonise,
-    Header,
-    Image,
-    Keys,
-    Name,
-    Region,
-    Split,
-    Variable,
-)
+from cohortium.common.study_data import Endpoint, Header, Keys, Name, Split, Variable
+from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 
 FILE_NAME = "study.toml"
 
@@ -89,6 +80,12 @@ class Study(Keys):
         tables["study"] |= header | ({} if seed is None else {"seed": seed})
         return parse_study(tables, source=FILE_NAME, folder=self._folder)
 
+    def with_sites(self, *, train: Sequence[str], external: Sequence[str]) -> "Study":
+        """Another study over other sites, all validated anew."""
+        tables = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        tables["split"] |= {"train": list(train), "external": list(external)}
+        return parse_study(tables, source=FILE_NAME, folder=self._folder)
+
     def resolve(self, file: str) -> Path:
         """Where a file named in the study lies: relative to the folder of study.toml."""
         return self._folder / file
@@ -133,6 +130,10 @@ class Study(Keys):
     def sites(self) -> tuple[str, ...]:
         """All sites, sorted."""
         return self.split.sites
+
+    def sites_of(self, part: str) -> tuple[str, ...]:
+        """Sites that can hold patients of a part, sorted."""
+        return tuple(site for site in self.sites if part in self.parts_of(site))
 
     def parts_of(self, site: str) -> tuple[str, ...]:
         """Parts that a site's patients can belong to."""

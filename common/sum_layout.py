@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common import fixed_point
-from cohortium.common.errors import SumRefused, SumVoid, WireError
+from cohortium.common.errors import Overflow, SumRefused, SumVoid, WireError
 
 SENTINELS = 4
 DTYPE = {"i8": np.dtype(np.int64), "f8": np.dtype(np.float64), "w4": np.dtype(np.float32)}
@@ -115,8 +115,11 @@ class Layout:
             if array.dtype != DTYPE[entry.kind] or array.size != entry.length:
                 # the size that was found may tell of patients: only the expected one is named
                 raise SumRefused(name, f"is not {entry.length} elements of {DTYPE[entry.kind]} as was asked for")
-            if entry.length:
+            try:
                 fixed_point.encode_into(part, array, entry.bits, sites, name)
+            except Overflow as overflow:
+                overflow.array = number - 1
+                raise
         for lane in lanes:
             lane[-SENTINELS:] = 1
         return buffer

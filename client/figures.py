@@ -1,0 +1,36 @@
+"""Finished figures: a cohort that this site holds alone, validated here; what leaves is what a paper prints."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cohortium.common.errors import SumRefused
+from cohortium.common.federation import Federation, PooledSites
+from cohortium.strategies import views
+from cohortium.strategies.cohort_figures import CohortSpec, cohort_figures
+
+if TYPE_CHECKING:
+    from cohortium.client.standing import Standing
+
+COHORT = "figures.cohort"
+"""Name of finished figures on an allow list."""
+
+
+def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of each cohort that is asked for, or why the guard withholds them.
+
+    The same server halves that run over sums run here over this site's rows.
+    """
+
+    def ask(view: Mapping[str, Any]) -> Federation:
+        return PooledSites([views.build(view, standing.context)])
+
+    found: dict[str, Any] = {"cohorts": {}}
+    for name, plain in spec["cohorts"].items():
+        cohort = CohortSpec.read(plain)
+        try:
+            standing.guard.finished(COHORT, cohort.rows(cohort.models[0].endpoint), standing.context)
+            figures, comparisons = cohort_figures(ask, cohort)
+        except SumRefused as refusal:
+            figures, comparisons = {model.name: {"withheld": refusal.why} for model in cohort.models}, []
+        found["cohorts"][name] = [figures, comparisons]
+    return found

@@ -1,0 +1,103 @@
+"""Guard: the rules that every number must pass before it leaves a site, whatever the coordinator asks.
+
+What it stands on is the site's own: the study and the roster that the site approved, its allow list, its table. A
+refusal says which rule and what would satisfy it, and holds no value of a patient.
+"""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cohortium.common.errors import SumRefused
+from cohortium.common.study import Study
+from cohortium.strategies import views
+
+CELL_TABLES = ("levels.*", "table_one.*")
+"""Statistics whose integer fields are cells of Table 1: a small non-empty one at this site holds the table back."""
+
+
+class Guard:
+    """One site's rules for one approved study.
+
+    Parameters
+    ----------
+    study : Study
+        As approved at this site, never as sent.
+    site : str
+    allow : tuple of str
+        Patterns of the statistics that may leave (site.toml, ``allow``).
+    """
+
+    def __init__(self, study: Study, site: str, allow: tuple[str, ...]) -> None:
+        self.study = study
+        self.site = site
+        self.allow = allow
+
+    def admit(self, statistic: str, view: Mapping[str, Any], context: views.Context) -> None:
+        """Check what is asked before it is computed.
+
+        Raises
+        ------
+        SumRefused
+            Not allowed here; a sum over too few sites; a subgroup with too few patients at this site.
+        """
+        self._allowed(statistic)
+        part = view["rows"]["part"]
+        holders = self.study.sites_of(part)
+        least = self.study.privacy.minimum_sites
+        if len(holders) < least:
+            raise SumRefused(
+                statistic,
+                f"the {part} part lies at {len(holders)} of at least {least} sites, so a sum over it would be a site's own "
+                "data; ask for finished figures instead",
+            )
+        if view["rows"].get("where"):
+            self._subgroup(view["rows"], context)
+
+    def _allowed(self, statistic: str) -> None:
+        if not any(fnmatchcase(statistic, pattern) for pattern in self.allow):
+            raise SumRefused(
+                statistic, f"not on the allow list of site {self.site}; the site can add it to allow in its site.toml"
+            )
+
+    def _subgroup(self, rows: Mapping[str, Any], context: views.Context) -> None:
+        patients = int(views.selected(context, rows).sum())
+        least = self.study.privacy.minimum_count
+        if 0 < patients < least:
+            raise SumRefused(
+                f"subgroup {rows['where'][0]}", f"a site holds fewer than minimum_count = {least} patients of it"
+            )
+
+    def cells(self, statistic: str, share: NamedTuple) -> None:
+        """Check the computed cells of a Table 1 statistic.
+
+        Raises
+        ------
+        SumRefused
+            A non-empty cell of this site is below minimum_count.
+        """
+        least = self.study.privacy.minimum_count
+        if not any(fnmatchcase(statistic, pattern) for pattern in CELL_TABLES):
+            return
+        for field in share:
+            counts = np.asarray(field)
+            if counts.dtype.kind in "iu" and ((counts > 0) & (counts < least)).any():
+                raise SumRefused(
+                    statistic, f"a site has a cell with fewer than minimum_count = {least} patients in this table"
+                )
+
+    def finished(self, what: str, rows: Mapping[str, Any], context: views.Context) -> None:
+        """Check the cohort of a figure that this site computes to the end and sends as such.
+
+        Raises
+        ------
+        SumRefused
+            The cohort has fewer than minimum_count patients.
+        """
+        self._allowed(what)
+        patients = int(views.selected(context, rows).sum())
+        least = self.study.privacy.minimum_count
+        if patients < least:
+            raise SumRefused(what, f"the cohort has fewer than minimum_count = {least} patients at its site")

@@ -1,0 +1,49 @@
+"""Predictions: each patient's scores, written at the site and staying there, so that anyone there can recompute the figures."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cohortium.strategies import views
+
+
+def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write predictions.csv, one row a patient.
+
+    Columns: patient_id, part, with cross-validation fold, the endpoint columns (``NAME``, or ``NAME.time`` and
+    ``NAME.event``), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
+    and ``fit.MODEL`` the final model's.
+
+    Parameters
+    ----------
+    models : list of {"name", "object"}
+    """
+    table, folds = context.table, bool(context.study.split.folds)
+    columns: dict[str, Sequence[Any]] = {"patient_id": table.patient_id.tolist(), "part": table.part.tolist()}
+    if folds:
+        columns["fold"] = ["" if fold < 0 else int(fold) for fold in views.folds_of(context)]
+    for name, values in table.columns.items():
+        if name.startswith("endpoint."):
+            columns[name.removeprefix("endpoint.")] = [_number(value) for value in values]
+    for model in models:
+        final = views.score(context, model["object"], "final")
+        scores = views.score(context, model["object"], "out_of_fold") if folds else final
+        columns[f"score.{model['name']}"] = [f"{value:.4f}" for value in scores]
+        if folds:
+            columns[f"fit.{model['name']}"] = [f"{value:.4f}" for value in final]
+    draft = path.with_suffix(".draft")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    draft.replace(path)
+
+
+def _number(value: float) -> str:
+    """Shortest text that reads back as the same number; empty where it is missing."""
+    if np.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -1,0 +1,178 @@
+"""Standing: what one site is in one run of one study: its table, its rules, its keys, and what was published to it.
+
+A message may be answered by a fresh process, so everything that must last is on the site's disk; what is kept in memory
+between messages (derived columns) can be made again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cohortium.client.guard import Guard
+from cohortium.common.codec import unpack
+from cohortium.common.errors import SiteError, SumRefused
+from cohortium.common.ledger import Ledger
+from cohortium.common.roster import Roster
+from cohortium.common.secure_sum import SiteSums
+from cohortium.common.study import Study
+from cohortium.common.sum_store import SumStore
+from cohortium.common.table import Table
+from cohortium.sites.approvals import approved_roster, approved_study, read_approvals
+from cohortium.sites.flow import Flow
+from cohortium.sites.identity import site_identity
+from cohortium.sites.prepared import FEATURES, FLOW, TABLE, prepared_folder
+from cohortium.sites.site_file import Site, load_site
+from cohortium.strategies import views
+
+
+class Objects(Mapping[str, Mapping[str, Any]]):
+    """What the coordinator has published in this run (fitted models, harmonisations), by digest, on the site's disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, Mapping[str, Any]] = {}
+
+    def __getitem__(self, digest: str) -> Mapping[str, Any]:
+        if digest not in self._read:
+            path = self._folder / digest
+            if len(digest) != 64 or not path.is_file():
+                raise SumRefused("published object", "this site does not have it; resume the run to have it sent again")
+            self._read[digest] = unpack(path.read_bytes())
+        return self._read[digest]
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.name for path in self._folder.iterdir()) if self._folder.is_dir() else iter(())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def install(self, data: bytes) -> None:
+        """Keep one object under the digest of its bytes."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._folder / digest
+        if not path.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".draft")
+            draft.write_bytes(data)
+            draft.replace(path)
+
+
+@dataclass
+class Standing:
+    """One site in one run; made by `open_standing`."""
+
+    site: Site
+    workspace: Path
+    study: Study
+    roster: Roster
+    run: str
+    context: views.Context
+    guard: Guard
+    flow: Flow
+    made_by: dict[str, Any]
+    sums: SiteSums
+    ledger: Ledger
+    approvals: tuple[str, ...]
+    objects: Objects = field(repr=False)
+
+    def install(self, objects: list[bytes]) -> None:
+        """Keep published objects that came with a request."""
+        for data in objects:
+            self.objects.install(data)
+
+    def forget_run(self) -> None:
+        """Drop what only this run needed."""
+        shutil.rmtree(_run_folder(self.workspace, self.run), ignore_errors=True)
+        _OPEN.pop(self.workspace, None)
+
+    def ledger_line(self, message: Mapping[str, Any], reply: Mapping[str, Any], sent: bytes) -> None:
+        """Write down a message that is about to leave: what it is about and its size and digest, no number of it."""
+        what = unpack(message["parameters"]) if message["kind"] == "sum" else {}
+        self.ledger.append(
+            {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "study": self.study.hash,
+                "roster": self.roster.hash,
+                "run": self.run,
+                "kind": message["kind"],
+                "statistics": sorted({item["statistic"] for item in what.get("items", ())}),
+                "parts": sorted({item["view"]["rows"]["part"] for item in what.get("items", ())}),
+                "outcome": next(iter(sorted(set(reply) & {"refused", "overflow"})), "sent"),
+                "bytes": len(sent),
+                "sha256": hashlib.sha256(sent).hexdigest(),
+                "approved_by": list(self.approvals),
+            }
+        )
+
+
+_OPEN: dict[Path, tuple[tuple[Any, ...], Standing]] = {}
+"""The last standing of each workspace in this process; only a cache."""
+
+
+def open_standing(site_file: Path, workspace: Path, study_hash: str, run: str) -> Standing:
+    """The site's standing in a run.
+
+    Raises
+    ------
+    SumRefused
+        The study or a roster is not approved here, or the data are not prepared; says what to do.
+    """
+    table_file = prepared_folder(workspace, study_hash) / TABLE
+    key = (site_file, study_hash, run, table_file.stat().st_mtime_ns if table_file.exists() else None)
+    known = _OPEN.get(workspace)
+    if known is not None and known[0] == key:
+        return known[1]
+    try:
+        standing = _open(site_file, workspace, study_hash, run)
+    except SiteError as problem:
+        # its text names what to do and holds no patient's value: approvals and set-up, never rows
+        raise SumRefused("site set-up", str(problem)) from problem
+    _OPEN[workspace] = (key, standing)
+    return standing
+
+
+def _open(site_file: Path, workspace: Path, study_hash: str, run: str) -> Standing:
+    site = load_site(site_file).with_workspace(workspace)
+    study, approval = approved_study(workspace, study_hash)
+    rosters = read_approvals(workspace).hashes("roster")
+    if not rosters:
+        raise SiteError("no roster is approved at this site; run cohortium site approve --roster roster.toml")
+    roster, roster_approval = approved_roster(workspace, rosters[-1])
+    folder = prepared_folder(workspace, study_hash)
+    if not (folder / TABLE).exists():
+        raise SiteError("the data are not prepared for this study; run cohortium site prepare")
+    declared = json.loads((folder / FLOW).read_text())
+    objects = Objects(_run_folder(workspace, run) / "objects")
+    table = Table.read(folder / TABLE)
+    return Standing(
+        site=site,
+        workspace=workspace,
+        study=study,
+        roster=roster,
+        run=run,
+        context=views.Context(table=table, study=study, site=site.name, objects=objects),
+        guard=Guard(study, site.name, site.site.allow),
+        flow=Flow(given=declared["given"], excluded=declared["excluded"], used=declared["used"]),
+        made_by=json.loads((folder / FEATURES).read_text()) if (folder / FEATURES).exists() else {},
+        sums=SiteSums(
+            site=site.name,
+            identity=site_identity(workspace),
+            pins={name: bytes.fromhex(key) for name, key in roster.identities.items()},
+            minimum_sites=study.privacy.minimum_sites,
+            store=SumStore(workspace, workspace / "runtime"),
+        ),
+        ledger=Ledger(workspace),
+        approvals=(approval.approved_by, roster_approval.approved_by),
+        objects=objects,
+    )
+
+
+def _run_folder(workspace: Path, run: str) -> Path:
+    if not run.isalnum():
+        raise SumRefused("run", "a run's name is letters and digits")
+    return workspace / "runs" / run

@@ -1,0 +1,138 @@
+"""Results: results.json, every number of a run; `{"withheld": ...}` and `{"undefined": ...}` stand where one is missing."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cohortium.common.study import Study
+from cohortium.server.stages.fit import Fit, FittedModel
+from cohortium.server.stages.validate import Validated
+
+FORMAT = "cohortium-results/1"
+PACKAGES = ("cohortium", "flwr", "numpy", "scipy", "cryptography", "pandas", "pyarrow", "pydantic")
+LEVEL = 0.95
+
+
+def results(
+    study: Study,
+    *,
+    engine: str,
+    roster_hash: str,
+    declared: Mapping[str, Mapping[str, Any]],
+    table_one: list[dict[str, Any]],
+    fitted: Mapping[str, FittedModel],
+    validated: Validated,
+    cost: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything a run has found, as results.json holds it."""
+    models = {
+        name: {
+            "kind": study.model[name].kind,
+            "endpoint": study.model[name].endpoint,
+            "selected": list(model.final.columns.names),
+            "coefficients": coefficients(model.final, ratio=study.model[name].kind in ("logistic", "lasso", "cox")),
+            "notes": model.final.notes,
+            "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},
+        }
+        for name, model in fitted.items()
+    }
+    content = {
+        "format": FORMAT,
+        "study": {
+            "name": study.study.name,
+            "title": study.study.title,
+            "hash": study.hash,
+            "seed": study.study.seed,
+        },
+        "roster_hash": roster_hash,
+        "engine": engine,
+        "secure_aggregation": study.privacy.secure_aggregation,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "sites": [
+            {
+                "name": site,
+                "role": "external" if site in study.split.external else "train",
+                **declared[site]["flow"],
+            }
+            for site in study.sites
+        ],
+        "features": {site: declared[site]["made_by"] for site in study.sites if declared[site]["made_by"]},
+        "held_by": {cohort: list(sites) for cohort, sites in validated.held_by.items()},
+        "cost": dict(cost),
+        "table_one": table_one,
+        "models": models,
+        "comparisons": validated.comparisons,
+        "refused": refusals(validated),
+    }
+    return json_ready(content)
+
+
+def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
+    """Estimates in study units with Wald intervals; penalised ones have no standard error."""
+    rows = []
+    errors = None if fit.covariance is None else np.sqrt(np.diag(fit.covariance))
+    for index, term in enumerate(fit.terms):
+        estimate = float(fit.estimates[index])
+        row: dict[str, Any] = {"term": term, "estimate": estimate}
+        if errors is None:
+            row |= dict.fromkeys(("se", "ci", "p"), {"undefined": "a penalised estimate has no standard error"})
+            if ratio and term != "(Intercept)":
+                row |= {"ratio": math.exp(estimate), "ratio_ci": {"undefined": "a penalised estimate has no interval"}}
+        else:
+            half = float(stats.norm.ppf((1 + LEVEL) / 2) * errors[index])
+            row |= {
+                "se": float(errors[index]),
+                "ci": [estimate - half, estimate + half],
+                "p": float(2 * stats.norm.sf(abs(estimate / errors[index]))),
+            }
+            if ratio and term != "(Intercept)":
+                row |= {"ratio": math.exp(estimate), "ratio_ci": [_exp(estimate - half), _exp(estimate + half)]}
+        rows.append(row)
+    return rows
+
+
+def _exp(value: float) -> float:
+    """Exponential that stays a JSON number: the far end of an interval of a hardly determined coefficient."""
+    return math.exp(min(value, 700.0))
+
+
+def refusals(validated: Validated) -> list[dict[str, str]]:
+    """What sites held back, once a cohort and reason."""
+    found = {}
+    for cohort, figures in validated.cohorts.items():
+        for model in figures.values():
+            if isinstance(model, dict) and set(model) == {"withheld"}:
+                found[cohort, model["withheld"]] = {"what": f"figures of {cohort}", "why": model["withheld"]}
+    return list(found.values())
+
+
+def json_ready(value: Any) -> Any:
+    """Plain Python values; a number that is none becomes a figure that says so, never NaN.
+
+    Integers of integer arrays stay integers.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return json_ready(value.tolist())
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, np.generic):
+        return json_ready(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"undefined": "not a finite number"}
+    return value
+
+
+def write_results(content: Mapping[str, Any], path: Path) -> None:
+    """Write results.json, atomically."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,200 @@
+"""Validate: every model on every cohort: cut-offs from the training part, then all cohorts side by side.
+
+A cohort that at least minimum_sites hold is validated over sums; one that fewer hold is validated at its site, which
+sends finished figures only (secure-sum.md, last section).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cohortium.common.errors import SumRefused, Undefined
+from cohortium.common.study import Study
+from cohortium.common.study_data import level_text
+from cohortium.server.federation import StudyFederation
+from cohortium.server.site_calls import SiteCalls
+from cohortium.server.stages.fit import FittedModel, time_step
+from cohortium.strategies import cutoff, validation
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures
+
+
+@dataclass
+class Validated:
+    """Figures as results.json holds them."""
+
+    cohorts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # cohort -> model -> figures
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    cutoffs: dict[str, float] = field(default_factory=dict)
+    held_by: dict[str, tuple[str, ...]] = field(default_factory=dict)  # cohort -> sites
+
+
+def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str, FittedModel]) -> Validated:
+    """All figures of all models on all cohorts."""
+    study = federation.study
+    with federation.progress.stage("choose cut-offs"):
+        models = _with_cutoffs(federation, _models(study, fitted))
+    result = Validated(cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None})
+    specs = cohorts(study, models)
+    shared = {name: spec for name, spec in specs.items() if enough_sites(study, spec.part)}
+    with federation.progress.stage("validate", total=len(specs)) as step:
+
+        def run(spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+            found = cohort_figures(federation.rows, spec)
+            step.advance()
+            return found
+
+        found = federation.together([lambda spec=spec: run(spec) for spec in shared.values()])
+        for (name, spec), (figures, comparisons) in zip(shared.items(), found, strict=True):
+            _add(result, name, study.sites_of(spec.part), figures, comparisons)
+        alone = {name: spec for name, spec in specs.items() if name not in shared}
+        for site in sorted({site for spec in alone.values() for site in study.sites_of(spec.part)}):
+            mine = {name: spec.plain() for name, spec in alone.items() if site in study.sites_of(spec.part)}
+            answered = calls.figures(site, {"cohorts": mine})
+            for name, spec in alone.items():
+                if name in mine:
+                    holders = study.sites_of(spec.part)
+                    known_as = name if len(holders) == 1 else _at_site(name, spec.part, site)
+                    _add(result, known_as, (site,), *answered["figures"]["cohorts"][name])
+                    step.advance()
+    return result
+
+
+def enough_sites(study: Study, part: str) -> bool:
+    """Whether a sum over a part hides each of its sites."""
+    return len(study.sites_of(part)) >= study.privacy.minimum_sites
+
+
+def _at_site(cohort: str, part: str, site: str) -> str:
+    return f"{part}/site:{site}{cohort.removeprefix(part)}"
+
+
+def _add(
+    result: Validated,
+    cohort: str,
+    sites: tuple[str, ...],
+    figures: Mapping[str, dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+) -> None:
+    result.cohorts[cohort] = dict(figures)
+    result.held_by[cohort] = sites
+    result.comparisons += [{"cohort": cohort, **entry} for entry in comparisons]
+
+
+def _models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[ScoredModel, ...]:
+    return tuple(
+        ScoredModel(
+            name=name,
+            digest=fitted[name].digest,
+            endpoint=study.model[name].endpoint,
+            outcome=study.endpoint_of(name).kind,
+            cutoff=None,
+        )
+        for name in study.model
+    )
+
+
+def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) -> tuple[ScoredModel, ...]:
+    """Cut-offs chosen on train, from out-of-fold scores where there is cross-validation."""
+    study = federation.study
+    of = "out_of_fold" if study.split.folds else "final"
+    groups: dict[tuple[str, str], list[ScoredModel]] = {}
+    for model in models:
+        groups.setdefault((model.outcome, model.endpoint), []).append(model)
+
+    def choose(outcome: str, endpoint: str, group: list[ScoredModel]) -> dict[str, float]:
+        rule: Any = study.validation.cutoff
+        view = {
+            "kind": "scored" if outcome == "binary" else "scored_survival",
+            "rows": {"part": "train", "endpoint": endpoint},
+            "endpoint": endpoint,
+            "of": of,
+            "models": [model.digest for model in group],
+        }
+        names = [model.name for model in group]
+        try:
+            if outcome == "binary":
+                rows = federation.rows(view)
+                return validation.choose_cutoffs(rows, names, rule, study.privacy.score_resolution)
+            rows = federation.rows(view | {"time_step": time_step(study, endpoint)})
+            if isinstance(rule, str):  # youden's index needs a binary outcome
+                return dict(zip(names, cutoff.median(rows, len(names), scale="linear").tolist(), strict=True))
+            return dict.fromkeys(names, float(rule))
+        except Undefined:
+            return {}  # the figures at a cut-off say that there is none
+
+    chosen = federation.together([lambda key=key, group=group: choose(*key, group) for key, group in groups.items()])
+    cutoffs = {name: value for found in chosen for name, value in found.items()}
+    return tuple(replace(model, cutoff=cutoffs.get(model.name)) for model in models)
+
+
+def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSpec]:
+    """Which cohorts a study is validated on, by their names in results.json."""
+    base = CohortSpec(
+        part="train",
+        of="final",
+        models=models,
+        compare=study.validation.compare,
+        survival=_survival(study),
+        settings=_settings(study),
+    )
+    development = {**base.settings, "cohort": "development"}
+    found = {"train": replace(base, settings=development)}
+    if study.split.folds:
+        found["cross_validated"] = replace(
+            base, of="out_of_fold", settings={**base.settings, "folds": study.split.folds}
+        )
+    for part in ("internal", "external"):
+        if study.sites_of(part):
+            found[part] = replace(base, part=part)
+    subsets: dict[str, CohortSpec] = {}
+    for name, spec in found.items():
+        for variable in study.validation.subgroups:
+            for index, level in enumerate(study.variables[variable].levels):
+                key = f"{name}/subgroup:{variable}={level_text(level)}"
+                subsets[key] = replace(spec, where=(variable, float(index)), compare=())
+        for analysis in study.validation.analysis:
+            subsets |= _analysis(study, name, spec, analysis)
+    return found | subsets
+
+
+def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[str, CohortSpec]:
+    """A secondary question: one model against another endpoint, in the patients of one level at most."""
+    where, label = None, ""
+    for variable, level in list(analysis.where.items())[:1]:
+        where = (variable, float(study.variables[variable].level_index[level_text(level)]))
+        label = f",{variable}={level_text(level)}"
+    asked = tuple(
+        replace(model, endpoint=analysis.endpoint, outcome=study.endpoint[analysis.endpoint].kind)
+        for model in spec.models
+        if model.name == analysis.model
+    )
+    key = f"{name}/analysis:{analysis.model}->{analysis.endpoint}{label}"
+    return {key: replace(spec, models=asked, where=where, compare=(), survival=None)}
+
+
+def _survival(study: Study) -> dict[str, Any] | None:
+    if study.validation.survival is None:
+        return None
+    return {"endpoint": study.validation.survival}
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """What `validation.Settings` needs to know of the study."""
+    survival = study.validation.survival or next(
+        (name for name, endpoint in study.endpoint.items() if endpoint.kind == "survival"), None
+    )
+    timing: dict[str, Any] = {}
+    if survival is not None:
+        timing = {
+            "time_step": time_step(study, survival),
+            "horizon": list(study.endpoint[survival].horizon or ()),
+        }
+    return {
+        "score_resolution": study.privacy.score_resolution,
+        "minimum_count": study.privacy.minimum_count,
+        "decision_thresholds": tuple(study.validation.decision_thresholds),
+        "cutoff_rule": study.validation.cutoff,
+        "folds": 1,
+        "cohort": "validation",
+        **timing,
+    }

@@ -1,0 +1,32 @@
+"""Registry: finds a local half by its public name, importing nothing else.
+
+A site answers a statistics message in a fresh process; it must not pay for torch or for algorithms it does not need.
+"""
+
+import importlib
+
+from cohortium.common.errors import SumRefused
+from cohortium.common.federation import Statistic
+
+MODULES = (
+    "calibration", "combat", "concordance", "correlation", "cox", "decision_curve", "discrimination", "fedavg", "lasso",
+    "levels", "logistic", "moments", "quantiles", "score_bins", "screening", "survival", "table_one",
+)  # fmt: skip
+"""The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""
+
+
+def find(name: str) -> Statistic:
+    """The local half called `name`, e.g. ``"logistic.terms"``.
+
+    Raises
+    ------
+    SumRefused
+        No installed algorithm has a statistic of this name; coordinator and site run different versions.
+    """
+    module_name = name.partition(".")[0]
+    if module_name in MODULES:
+        module = importlib.import_module(f"cohortium.strategies.{module_name}")
+        for value in vars(module).values():
+            if isinstance(value, Statistic) and value.name == name:
+                return value
+    raise SumRefused("unknown statistic", "this site has no such statistic; install the coordinator's version")

@@ -1,0 +1,321 @@
+"""Views: public recipes that turn a site's table into the rows an algorithm sees.
+
+The coordinator sends a recipe, the site cooks it from its own prepared table, and the server runs the same recipe on a
+table without patients to learn the shapes of the sums. A recipe is plain data (texts, numbers, arrays):
+
+    {"kind": "labelled", "rows": {"part": "train", "without": [2]}, "endpoint": "disease", "blocks": [...], "fill": ...}
+
+Blocks name columns: ``{"terms": ["age", "chest_pain=2"]}``, ``{"features": "radiomics", "at": indices, "harmonise":
+digest}``, ``{"model": digest}``. What is large and used often (a harmonisation, a fitted model with the folds' models)
+is published once and named by its digest.
+
+A *replicate* of a fit is named by the cross-validation folds it has not seen: ``()`` is the final fit, ``(2,)`` the one
+that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model stacked on top of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cohortium.common import cohort
+from cohortium.common.heads import Head
+from cohortium.common.study import Study
+from cohortium.common.table import Table
+from cohortium.strategies import combat
+from cohortium.strategies.rows import Array, Labelled, Matrix, Scored, ScoredSurvival, Survival
+
+View = Mapping[str, Any]
+STACK_FOLDS = 5  # folds of out-of-fold stacking where the study has no cross-validation of its own
+CONSTANT = "(Intercept)"  # a term of ones: its count is the number of patients
+SCORES_PER_UNIT = 1e4  # reported scores live on a grid of 1e-4 (study-format: Score)
+
+
+@dataclass
+class Context:
+    """What a recipe is cooked from: one site's table, the study, and what the coordinator has published.
+
+    `cache` keeps derived columns for as long as the context lives; it is never written to disk.
+    """
+
+    table: Table
+    study: Study
+    site: str
+    objects: Mapping[str, Mapping[str, Any]]
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The cached value of `key`, made on first use."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
+
+# --- which patients -------------------------------------------------------------------------------------------
+
+
+def cross_validation_folds(study: Study) -> int:
+    """Number of folds that out-of-fold values are made of."""
+    return study.split.folds or STACK_FOLDS
+
+
+def folds_of(context: Context) -> NDArray[np.int64]:
+    """Cross-validation fold of each patient of the table, -1 outside train; (n,)."""
+
+    def assign() -> NDArray[np.int64]:
+        train = context.table.part == "train"
+        folds = np.full(len(context.table), -1, dtype=np.int64)
+        study = context.study
+        folds[train] = cohort.assign_folds(
+            study.study.seed,
+            context.site,
+            site_offset(study, context.site),
+            context.table.patient_id[train],
+            outcome_class(context, study.study.primary)[train],
+            cross_validation_folds(study),
+        )
+        return folds
+
+    return context.once("folds", assign)
+
+
+def site_offset(study: Study, site: str) -> int:
+    """Place of a site among the sorted training sites; 0 for a site that does not train."""
+    names = sorted(study.split.train)
+    return names.index(site) if site in names else 0
+
+
+def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
+    """0/1 class of each patient: the binary endpoint, or the event indicator of survival; NaN counts as 0."""
+    columns = context.table.columns
+    name = f"endpoint.{endpoint}"
+    values = columns[name] if name in columns else columns[f"{name}.event"]
+    return np.nan_to_num(values).astype(np.int64)
+
+
+def selected(context: Context, rows: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Patients of ``{"part", "without": folds left out, "where": [variable, value], "endpoint"}``; (n,)."""
+    table = context.table
+    chosen = table.part == rows["part"]
+    if rows.get("without"):
+        chosen &= ~np.isin(folds_of(context), np.asarray(rows["without"], dtype=np.int64))
+    if rows.get("where"):
+        variable, value = rows["where"]
+        chosen &= table.columns[variable] == value
+    if rows.get("endpoint"):
+        name = f"endpoint.{rows['endpoint']}"
+        known = table.columns[name] if name in table.columns else table.columns[f"{name}.event"]
+        chosen &= ~np.isnan(known)
+    return chosen
+
+
+# --- which columns --------------------------------------------------------------------------------------------
+
+
+def term_values(context: Context, term: str) -> Array:
+    """One term of a design: ``age``, ``chest_pain=2`` (0/1), ``age:missing`` (0/1); (n,), NaN = missing."""
+    columns = context.table.columns
+    if term == CONSTANT:
+        return np.ones(len(context.table))
+    if term in columns:
+        return columns[term]
+    if term.endswith(":missing"):
+        return np.isnan(columns[term.removesuffix(":missing")]).astype(np.float64)
+    name, _, level = term.partition("=")
+    codes = columns[name]
+    index = context.study.variables[name].level_index[level]
+    return np.where(np.isnan(codes), np.nan, (codes == index).astype(np.float64))
+
+
+def feature_columns(names: Sequence[str], feature_set: str) -> list[str]:
+    """The columns of one feature set, in table order."""
+    return [name for name in names if name.startswith(f"features.{feature_set}/")]
+
+
+def block_values(context: Context, block: Mapping[str, Any], without: tuple[int, ...], inputs: str) -> Array:
+    """Columns of one block for every patient of the table, (n, p); raw units, NaN = missing."""
+    if "terms" in block:
+        parts = [term_values(context, term) for term in block["terms"]]
+        return np.column_stack(parts) if parts else np.empty((len(context.table), 0))
+    if "features" in block:
+        name, digest = block["features"], block.get("harmonise")
+        values = context.once(
+            ("features", name), lambda: context.table.matrix(feature_columns(context.table.feature_names, name))
+        )
+        if digest:
+            values = context.once(
+                ("harmonised", digest, without), lambda: _harmonised(context, values, context.objects[digest], without)
+            )
+        return values if block.get("at") is None else values[:, np.asarray(block["at"], dtype=np.int64)]
+    if inputs == "out_of_fold" and block.get("stack", "out_of_fold") == "out_of_fold":
+        return out_of_fold(context, block["model"], without)[:, None]
+    return linear_predictor(context, block["model"], without)[:, None]
+
+
+def _harmonised(context: Context, values: Array, published: Mapping[str, Any], without: tuple[int, ...]) -> Array:
+    """ComBat with this site's own location and scale, estimated on its training patients of the replicate.
+
+    A site that trains nothing estimates them on its own patients against the frozen grand mean and variance.
+    """
+    training = selected(context, {"part": "train", "without": list(without)})
+    if not training.any():
+        training = np.ones(len(context.table), dtype=bool)
+    protect = block_values(context, {"terms": published["protect"]}, without, "final")
+    return combat.harmonise(values, protect, training, combat.Combat(**published["combat"]))
+
+
+def width(context: Context, blocks: Sequence[Mapping[str, Any]]) -> int:
+    """Number of columns of a list of blocks."""
+    return raw_design(context, blocks, (), "final").shape[1]
+
+
+def raw_design(context: Context, blocks: Sequence[Mapping[str, Any]], without: tuple[int, ...], inputs: str) -> Array:
+    """Blocks side by side for every patient of the table, (n, p); NaN = missing."""
+    parts = [block_values(context, block, without, inputs) for block in blocks]
+    return np.hstack(parts) if parts else np.empty((len(context.table), 0))
+
+
+def design(context: Context, recipe: Mapping[str, Any], without: tuple[int, ...], inputs: str) -> Array:
+    """Filled and standardised columns for every patient of the table, (n, p), no NaN."""
+    raw = raw_design(context, recipe["blocks"], without, inputs)
+    filled = np.where(np.isnan(raw), recipe["fill"], raw)
+    return (filled - recipe["centre"]) / recipe["scale"]
+
+
+# --- scores ---------------------------------------------------------------------------------------------------
+
+
+def key_of(without: Sequence[int]) -> str:
+    """Name of a replicate: the folds it has not seen."""
+    return ",".join(str(fold) for fold in sorted(without))
+
+
+def linear_predictor(context: Context, model: str, without: tuple[int, ...] = ()) -> Array:
+    """Linear predictor of a published model's replicate for every patient of the table, (n,)."""
+
+    def compute() -> Array:
+        fit = context.objects[model]["replicates"][key_of(without)]
+        x = design(context, fit, without, "final")
+        if "head" in fit:
+            head = Head(inputs=x.shape[1], hidden=tuple(fit["head"]))
+            return head.linear_predictor(np.asarray(fit["weights"]), x)
+        coefficients = np.asarray(fit["coefficients"])
+        # summed column by column: one patient's score does not depend on which others are in the table
+        return coefficients[0] + (x * coefficients[1:]).sum(axis=1)
+
+    return context.once(("score", model, without), compute)
+
+
+def out_of_fold(context: Context, model: str, without: tuple[int, ...] = ()) -> Array:
+    """Linear predictor in which no training patient has helped to make its own value, (n,)."""
+    folds = folds_of(context)
+    values = linear_predictor(context, model, without).copy()
+    for fold in range(cross_validation_folds(context.study)):
+        held_out = folds == fold
+        if fold not in without and held_out.any():
+            values[held_out] = linear_predictor(context, model, tuple(sorted({*without, fold})))[held_out]
+    return values
+
+
+def score(context: Context, model: str, of: str) -> Array:
+    """Reported score on its grid: a probability for a binary model, else the linear predictor; (n,).
+
+    `of`: ``"final"`` (the final model for everybody) or ``"out_of_fold"`` (a training patient's from the model that has
+    not seen its fold).
+    """
+    if of == "out_of_fold":
+        folds = folds_of(context)
+        values = linear_predictor(context, model).copy()
+        for fold in range(cross_validation_folds(context.study)):
+            if (held_out := folds == fold).any():
+                values[held_out] = linear_predictor(context, model, (fold,))[held_out]
+    else:
+        values = linear_predictor(context, model)
+    if context.objects[model]["outcome"] == "binary":
+        # 1 / (1 + exp(-z)) in the form that overflows for no z
+        values = np.exp(-np.logaddexp(0.0, -values))
+    return np.rint(values * SCORES_PER_UNIT) / SCORES_PER_UNIT
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def build(view: View, context: Context) -> NamedTuple:
+    """Rows of a view at one site."""
+    return KINDS[view["kind"]](view, context)
+
+
+def _matrix(view: View, context: Context) -> Matrix:
+    rows = selected(context, view["rows"])
+    without = tuple(view["rows"].get("without", ()))
+    make = design if "fill" in view else lambda c, v, *rest: raw_design(c, v["blocks"], *rest)
+    x = make(context, view, without, "out_of_fold")
+    group = outcome_class(context, view["group"]) if view.get("group") else np.zeros(len(x), dtype=np.int64)
+    return Matrix(x=x[rows], group=group[rows])
+
+
+def _labelled(view: View, context: Context) -> Labelled:
+    rows = selected(context, view["rows"])
+    without = tuple(view["rows"].get("without", ()))
+    y = outcome_class(context, view["endpoint"])[rows]
+    fold = np.zeros(len(y), dtype=np.int64)
+    if view.get("inner_folds"):
+        fold = cohort.assign_folds(
+            context.study.study.seed,
+            context.site,
+            site_offset(context.study, context.site),
+            context.table.patient_id[rows],
+            y,
+            view["inner_folds"],
+            label="inner",
+        )
+    return Labelled(x=design(context, view, without, "out_of_fold")[rows], y=y.astype(np.float64), fold=fold)
+
+
+def _survival(view: View, context: Context) -> Survival:
+    rows = selected(context, view["rows"])
+    without = tuple(view["rows"].get("without", ()))
+    time, event = survival_times(context, view["endpoint"], view.get("time_step"))
+    return Survival(
+        x=design(context, view, without, "out_of_fold")[rows],
+        time=time[rows],
+        event=event[rows],
+    )
+
+
+def survival_times(context: Context, endpoint: str, time_step: float | None) -> tuple[Array, Array]:
+    """Times and event indicators for every patient; times floored to multiples of `time_step` where given."""
+    time = context.table.columns[f"endpoint.{endpoint}.time"]
+    event = context.table.columns[f"endpoint.{endpoint}.event"]
+    if time_step:
+        # a whisker above the quotient: 0.3 / 0.1 is cell 3, not 2
+        time = np.floor(time / time_step * (1 + 1e-12)) * time_step
+    return time, event
+
+
+def _scored(view: View, context: Context) -> Scored:
+    rows = selected(context, view["rows"])
+    scores = [score(context, model, view["of"])[rows] for model in view["models"]]
+    return Scored(
+        score=np.column_stack(scores),
+        y=outcome_class(context, view["endpoint"])[rows].astype(np.float64),
+        fold=folds_of(context)[rows] if view["of"] == "out_of_fold" else np.zeros(int(rows.sum()), dtype=np.int64),
+    )
+
+
+def _scored_survival(view: View, context: Context) -> ScoredSurvival:
+    rows = selected(context, view["rows"])
+    time, event = survival_times(context, view["endpoint"], view.get("time_step"))
+    scores = [score(context, model, view["of"])[rows] for model in view["models"]]
+    return ScoredSurvival(score=np.column_stack(scores), time=time[rows], event=event[rows])
+
+
+KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
+    "matrix": _matrix,
+    "labelled": _labelled,
+    "survival": _survival,
+    "scored": _scored,
+    "scored_survival": _scored_survival,
+}
