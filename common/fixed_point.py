@@ -1,8 +1,8 @@
 """Fixed point: real numbers as integers that add exactly, for sums that must be equal to the last bit.
 
 A float64 x travels as rint(x 2^f) in two's complement in a uint64, a count as itself (f = 0), a network weight
-(float32) as rint(x 2^f) in a uint32. Integer addition modulo 2^64 has no order and no rounding, so a masked total is the
-plain total. What would not fit is refused at the site before the cast: nothing wraps, clips or rounds silently.
+(float32) as rint(x 2^f) in a uint32. Integer addition modulo 2^64 has no order and no rounding, so a masked total is
+the plain total. What would not fit is refused at the site before the cast: nothing wraps, clips or rounds silently.
 
 Rounding error of a total over n sites: at most n 2^-(f+1).
 """
@@ -57,9 +57,9 @@ def limit(sites: int) -> int:
 def weight_limit(sites: int) -> int:
     """Largest magnitude of one site's integer in 32 bits.
 
-    That is the bound itself (2^29) up to four sites. Above, a site is held to 2^31 / n, so that no sum can wrap
-    whatever the sites' factors are; a weighted mean (factors n_u / N) rarely meets this, and is asked again with a doubled
-    bound where it does.
+    That is the bound itself (2^29) up to three sites. Above, a site is held to (2^31 - 1) / n, so that no sum can wrap
+    whatever the sites' factors are; a weighted mean (factors n_u / N) rarely meets this, and is asked again with a
+    doubled bound where it does.
     """
     return min(1 << WEIGHT_BITS, ((1 << 31) - 1) // sites)
 

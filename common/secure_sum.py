@@ -9,29 +9,25 @@ Bonawitz et al., Practical secure aggregation for privacy-preserving machine lea
 sums as in Ma et al., Flamingo, S&P 2023; transcript-bound masks against Pasquini et al., Eluding secure aggregation in
 federated learning via model inconsistency, CCS 2022.
 
-With honest sites a survivor sum reveals the sum over S only, S being the survivors that the server named to T sites; the
-promise against a server that names different survivors to different sites is that of T > 2n/3 and one lock a site.
+A survivor sum opens the sum over the survivors that the server names, the same to at least T sites. A site answers for
+one set of survivors only; what a server could gain by naming different ones to different sites is bounded by T > 2n/3
+alone, as the sites do not sign the set for each other.
 """
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from cohortium.common import masks, shamir, sum_setup
+from cohortium.common import masks, shamir, sum_setup, sum_shares
 from cohortium.common.errors import SumRefused, SumVoid, WireError
 from cohortium.common.sum_layout import Layout
 from cohortium.common.sum_query import SumQuery, parameters_digest
-from cohortium.common.sum_store import Store, used
-
-NONCE = 12  # bytes, random: one blob a key
+from cohortium.common.sum_store import NEEDS_SETUP, Store, used
 
 
 class SiteSums:
@@ -96,7 +92,8 @@ class SiteSums:
         masks.apply(query.layout.lanes(y), plus=later + own, minus=earlier)
         reply = {"site": self.site, "tid": tid, "y": y}
         if query.mode == "survivors":
-            reply["blobs"] = self._blobs(query.names, keys, tid, {**seeds, self.site: own[0]})
+            shared = {**seeds, self.site: own[0]}
+            reply["blobs"] = sum_shares.seal(self.site, shared, keys, tid, self._threshold(query.names))
         return reply
 
     def unmask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,14 +116,13 @@ class SiteSums:
         self._check_survivors(survivors, query.names)
         if set(blobs) != set(survivors):
             raise WireError("the request to open a sum must bring one share of every survivor")
-        shares = {u: _opened(keys[u], tid, u, self.site, blobs[u], len(query.names)) for u in survivors}
-        self._store.lock(tid, survivors)
-        place = {v: number for number, v in enumerate(query.names)}
+        shares = {u: sum_shares.unseal(u, self.site, blobs[u], keys[u], tid, query.names) for u in survivors}
+        self._store.lock(tid, survivors)  # on disk before anything leaves: a sum is opened for one set of survivors
         missing = [d for d in query.names if d not in survivors]
         return {
             "site": self.site,
-            "b": {u: shares[u][place[u]] for u in survivors},
-            "s": {u: {d: shares[u][place[d]] for d in missing} for u in survivors},
+            "b": {u: shares[u][u] for u in survivors},
+            "s": {u: {d: shares[u][d] for d in missing} for u in survivors},
         }
 
     def close(self, run: str) -> None:
@@ -139,26 +135,13 @@ class SiteSums:
         key = X25519PrivateKey.from_private_bytes(self._store.key(query.study, query.run))
         own = {entry.site: entry.key for entry in query.roster}.get(self.site)
         if own != key.public_key().public_bytes_raw():
-            raise SumRefused("roster", f"it does not hold the key that site {self.site} gave; make the set-up again")
+            raise SumRefused(NEEDS_SETUP, f"the roster lacks the key that site {self.site} gave; make the set-up again")
         sum_setup.verify(query.study, query.run, query.roster, self._pins, self._minimum)
         keys = sum_setup.pair_keys(query.study, query.run, query.roster, self.site, key)
         return query, keys, query.transcript(self._threshold(query.names))
 
     def _threshold(self, names: Sequence[str]) -> int:
         return sum_setup.threshold(len(names), self._minimum)
-
-    def _blobs(
-        self, names: Sequence[str], keys: Mapping[str, bytes], tid: bytes, seeds: Mapping[str, bytes]
-    ) -> dict[str, bytes]:
-        """For each site its share of every seed, in the order of `names`, encrypted for it."""
-        rows = shamir.split([seeds[v] for v in names], self._threshold(names), len(names))
-        blobs = {}
-        for v, row in zip(names, rows, strict=True):
-            nonce = os.urandom(NONCE)
-            blobs[v] = nonce + _cipher(keys[v], tid, self.site, v).encrypt(
-                nonce, b"".join(row), masks.digest("blob", tid, self.site, v)
-            )
-        return blobs
 
     def _check_survivors(self, survivors: Sequence[Any], names: Sequence[str]) -> None:
         known = all(isinstance(name, str) and name in names for name in survivors)
@@ -190,8 +173,31 @@ class ServerSum:
         Sites whose answer was unusable, and why; they count as missing.
     """
 
-    def __init__(self, *, parameters: bytes, layout: Layout, minimum_sites: int, **terms: Any) -> None:
-        self.query = SumQuery(parameters_digest=parameters_digest(parameters), layout=layout, **terms)
+    def __init__(
+        self,
+        *,
+        study: str,
+        run: str,
+        mode: Literal["whole", "survivors"],
+        t: int,
+        roster: tuple[sum_setup.Hello, ...],
+        slot: tuple[str | int, ...],
+        statistic: str,
+        parameters: bytes,
+        layout: Layout,
+        minimum_sites: int,
+    ) -> None:
+        self.query = SumQuery(
+            study=study,
+            run=run,
+            mode=mode,
+            t=t,
+            roster=roster,
+            slot=slot,
+            statistic=statistic,
+            parameters_digest=parameters_digest(parameters),
+            layout=layout,
+        )
         self.request = {**self.query.plain(), "parameters": parameters}
         self.rejected: dict[str, str] = {}
         self._threshold = sum_setup.threshold(len(self.query.names), minimum_sites)
@@ -212,7 +218,7 @@ class ServerSum:
         return tuple(name for name in self.query.names if name not in self.contributors)
 
     def receive(self, site: str, reply: Mapping[str, Any]) -> None:
-        """Add a site's masked arrays. The first answer counts; one that comes after the survivors were named is not read."""
+        """Add a site's masked arrays. Its first answer counts; after the survivors were named none is read."""
         if self._survivors is not None or site in self._blobs or site not in self.query.names:
             return
         reason = self._fault(site, reply)
@@ -296,22 +302,3 @@ class ServerSum:
     def _absent(self) -> str:
         reasons = [f"{v}: {self.rejected.get(v, 'no answer')}" for v in self.missing]
         return f"sites are missing from the sum ({'; '.join(reasons)}); nothing was learned, ask again"
-
-
-def _cipher(key: bytes, tid: bytes, maker: str, holder: str) -> AESGCM:
-    return AESGCM(masks.expand(key, 32, "share", tid, maker, holder))
-
-
-def _opened(key: bytes, tid: bytes, maker: str, holder: str, blob: Any, secrets_: int) -> list[bytes]:
-    """The shares in one blob: proof, too, that its maker took part in this very sum."""
-    try:
-        row = _cipher(key, tid, maker, holder).decrypt(
-            blob[:NONCE], blob[NONCE:], masks.digest("blob", tid, maker, holder)
-        )
-    except (InvalidTag, TypeError, ValueError):
-        raise SumRefused(
-            "secure sum", f"the share of site {maker} does not open: it was made for another sum"
-        ) from None
-    if len(row) != secrets_ * shamir.SHARE:
-        raise SumRefused("secure sum", f"the share of site {maker} is incomplete")
-    return [row[start : start + shamir.SHARE] for start in range(0, len(row), shamir.SHARE)]

@@ -46,17 +46,19 @@ class Layout:
 
     @classmethod
     def of(cls, arrays: Sequence[NDArray[Any]], *, bound: float, sites: int) -> "Layout":
-        """Layout for arrays shaped and typed as these, of which floats are at most `bound` in magnitude at each site."""
+        """Layout for arrays shaped and typed as these, whose floats are at most `bound` in magnitude at each site."""
         kinds = {dtype: kind for kind, dtype in DTYPE.items()}
+        bits = {
+            "i8": lambda: 0,
+            "f8": lambda: fixed_point.fraction_bits(bound, sites),
+            "w4": lambda: fixed_point.weight_bits(bound),
+        }
         entries = []
         for array in arrays:
-            kind = kinds.get(array.dtype)
-            if kind is None:
+            if array.dtype not in kinds:
                 raise TypeError(f"a sum takes int64, float64 and float32 arrays, not {array.dtype}")
-            bits = {"i8": lambda: 0, "w4": lambda: fixed_point.weight_bits(bound)}.get(
-                kind, lambda: fixed_point.fraction_bits(bound, sites)
-            )()
-            entries.append(Entry(kind, array.size, bits))
+            kind = kinds[array.dtype]
+            entries.append(Entry(kind, array.size, bits[kind]()))
         return cls(tuple(entries))
 
     @classmethod
@@ -108,15 +110,16 @@ class Layout:
         """
         if len(arrays) != len(self.entries):
             raise SumRefused(what, f"the statistic does not give the {len(self.entries)} arrays that were asked for")
+        for number, (entry, array) in enumerate(zip(self.entries, arrays, strict=True), 1):
+            if array.dtype != DTYPE[entry.kind] or array.size != entry.length:
+                # the size that was found may tell of patients: only the expected one is named
+                asked = f"{entry.length} elements of {DTYPE[entry.kind]}"
+                raise SumRefused(f"{what}, array {number}", f"is not the {asked} that were asked for")
         buffer = np.empty(self.nbytes, np.uint8)
         lanes = self.lanes(buffer)
         for number, (part, entry, array) in enumerate(zip(self._parts(lanes), self.entries, arrays, strict=True), 1):
-            name = f"{what}, array {number}"
-            if array.dtype != DTYPE[entry.kind] or array.size != entry.length:
-                # the size that was found may tell of patients: only the expected one is named
-                raise SumRefused(name, f"is not {entry.length} elements of {DTYPE[entry.kind]} as was asked for")
             try:
-                fixed_point.encode_into(part, array, entry.bits, sites, name)
+                fixed_point.encode_into(part, array, entry.bits, sites, f"{what}, array {number}")
             except Overflow as overflow:
                 overflow.array = number - 1
                 raise

@@ -11,9 +11,7 @@ from typing import Any, Literal
 from cohortium.common import masks
 from cohortium.common.errors import WireError
 from cohortium.common.sum_layout import Layout
-from cohortium.common.sum_setup import Hello, read_roster
-
-_TEXT = 200  # characters of a study, run or site name
+from cohortium.common.sum_setup import Hello, is_name, read_roster
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,27 +55,23 @@ class SumQuery:
         WireError
             A field is missing or malformed.
         """
-        raw = request.get("parameters")
-        query = cls(
+        raw, slot = request.get("parameters"), request.get("slot")
+        return cls(
             **{name: request.get(name) for name in ("study", "run", "mode", "t", "statistic")},  # type: ignore[arg-type]
             roster=read_roster(request.get("roster")),
-            slot=tuple(request.get("slot") or ()),
+            slot=tuple(slot) if isinstance(slot, list) else (None,),  # type: ignore[arg-type]
             parameters_digest=parameters_digest(raw) if isinstance(raw, bytes) else request.get("parameters_digest"),  # type: ignore[arg-type]
             layout=Layout.read(request.get("layout")),
         )
-        query._check()
-        return query
 
-    def _check(self) -> None:
-        texts = (self.study, self.run, *self.names)
+    def __post_init__(self) -> None:
         well_formed = {
-            "study, run and site names": all(isinstance(text, str) and 0 < len(text) <= _TEXT for text in texts),
+            "study": is_name(self.study),
+            "run": is_name(self.run),
             "mode": self.mode in ("whole", "survivors"),
             "t": type(self.t) is int and 0 < self.t < 1 << 62,
-            "slot": all(
-                type(part) in (str, int) and (isinstance(part, str) or abs(part) < 1 << 62) for part in self.slot
-            ),
-            "statistic": isinstance(self.statistic, str),
+            "slot": all(is_name(part) or (type(part) is int and abs(part) < 1 << 62) for part in self.slot),
+            "statistic": isinstance(self.statistic, str) and self.statistic.isprintable(),
             "parameters": isinstance(self.parameters_digest, bytes) and len(self.parameters_digest) == 32,
         }
         for field, right in well_formed.items():

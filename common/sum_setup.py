@@ -26,8 +26,21 @@ class Hello(NamedTuple):
     sig: bytes
 
 
+def is_name(text: Any) -> bool:
+    """Whether this can name a study, a run, a site: 1 to 200 printable characters."""
+    return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable()
+
+
 def hello(study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25519PrivateKey) -> Hello:
-    """Sign the public half of a run key."""
+    """Sign the public half of a run key.
+
+    Raises
+    ------
+    WireError
+        The study or the run has no proper name.
+    """
+    if not (is_name(study) and is_name(run)):
+        raise WireError("a hello must name its study and its run")
     public = key.public_key().public_bytes_raw()
     return Hello(site, public, identity.sign(masks.digest("key", study, run, site, public)))
 
@@ -39,7 +52,7 @@ def read_roster(plain: Any) -> tuple[Hello, ...]:
     except (TypeError, KeyError) as broken:
         raise WireError("the roster of a sum is a list of site, key and signature") from broken
     for site, key, sig in roster:
-        shaped = isinstance(site, str) and isinstance(key, bytes) and isinstance(sig, bytes)
+        shaped = is_name(site) and isinstance(key, bytes) and isinstance(sig, bytes)
         if not (shaped and len(key) == 32 and len(sig) == 64):
             raise WireError("the roster of a sum has a site whose key or signature is malformed")
     names = [entry.site for entry in roster]

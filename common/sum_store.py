@@ -4,6 +4,7 @@ On disk for good: the highest number t a run has used, and for which survivors a
 directory until the run ends: the run key. A sum's masks, shares and numbers are never written.
 """
 
+import json
 import os
 import sqlite3
 import threading
@@ -138,7 +139,7 @@ class SumStore:
                 raise used(t)
 
     def lock(self, transcript: bytes, survivors: Sequence[str]) -> None:
-        names = "\n".join(survivors)
+        names = json.dumps(list(survivors))
         with self._transaction() as database:
             database.execute("INSERT OR IGNORE INTO opened VALUES (?, ?)", (transcript, names))
             row = database.execute("SELECT survivors FROM opened WHERE transcript = ?", (transcript,)).fetchone()
