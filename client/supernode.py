@@ -1,4 +1,4 @@
-"""Supernode: a hospital's connection to the federation: its node key, its two processes, and how long they nap.
+"""Supernode: a hospital's connection to the federation: its node key and its two processes.
 
 `start` runs two programmes from the workspace: *node* (Flower's SuperNode: talks to the coordinator over TLS under the
 site's node key) and *worker* (answers each message behind the bundle gate). They share a secret that never leaves the
@@ -14,7 +14,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from cohortium.common import processes
+from cohortium.common import naps, processes
 from cohortium.common.errors import SiteError
 
 JOIN_FORMAT = "cohortium-join/1"
@@ -135,36 +135,10 @@ def _load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-class Naps:
-    """Stands in for `time` in Flower's SuperNode loop, whose naps of 3 s and 0.5 s would be paid at every message.
-
-    A nap while a reply is awaited is `SHORT_S`; between messages naps start there and grow, so that a node at rest asks
-    no oftener than Flower's own does.
-    """
-
-    SHORT_S = 0.05
-    GROWTH = 1.1  # reaches 3 s after 43 looks, 30 s after the last message
-
-    def __init__(self) -> None:
-        self._idle_s = self.SHORT_S
-
-    def sleep(self, seconds: float) -> None:
-        """Nap, never longer than Flower asked for."""
-        if seconds < 3:  # a reply is being computed: messages are flowing
-            self._idle_s = self.SHORT_S
-            time.sleep(min(seconds, self.SHORT_S))
-        else:
-            time.sleep(min(seconds, self._idle_s))
-            self._idle_s = min(seconds, self._idle_s * self.GROWTH)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(time, name)
-
-
 def main() -> None:
     """`flower-supernode` with short naps; same arguments."""
-    from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
 
-    start_client_internal.time = Naps()
+    naps.shorten_node_naps()
+    naps.shorten_pull_retries()
     flower_supernode()

@@ -10,6 +10,8 @@ import os
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cohortium.common import naps
+
 PRELOAD = ["cohortium.client.app", "cohortium.client.bundle_gate", "flwr.supernode.runtime.run_clientapp"]
 """Neither torch nor SimpleITK is among what these import."""
 
@@ -21,6 +23,7 @@ def answer(*, runtime_api_address: str, token: str, parent_pid: int) -> None:
     from cohortium.client import bundle_gate
 
     bundle_gate.close()
+    naps.shorten_pull_retries()
     run_clientapp.run_clientapp(
         runtime_api_address=runtime_api_address,
         token=token,

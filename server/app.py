@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from cohortium.common import naps
 from cohortium.common.errors import StudyError
 from cohortium.server.flower_transport import FlowerTransport
 from cohortium.server.run import run_study
@@ -25,6 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     study_file, out = Path(str(config["study"])), Path(str(config["out"]))
     if not study_file.is_absolute() or not out.is_absolute():
         raise StudyError("a run needs absolute paths of the study and of the output; start it with `cohortium run`")
+    naps.shorten_pull_retries()
     transport = FlowerTransport(grid, expected_sites(study_file), ONLINE_WITHIN_S, say=_say)
     run_study(study_file, out, transport=transport, engine="deployment", resume=bool(config["resume"]))
 
