@@ -33,6 +33,7 @@ clientapp = "cohortium.client.app:app"
 
 [tool.flwr.app.config]
 study = ""
+roster = ""
 out = ""
 resume = false
 """

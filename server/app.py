@@ -1,6 +1,6 @@
 """Server app: what Flower runs at the coordinator; it hands the study to `server.run` and nothing else.
 
-The run's configuration names the study file, the output folder and whether to resume; `cohortium run` writes it.
+The run's configuration names study file, roster, output folder and whether to resume; `cohortium run` writes it.
 """
 
 from pathlib import Path
@@ -10,6 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from cohortium.common import naps
 from cohortium.common.errors import StudyError
+from cohortium.common.progress import Progress
+from cohortium.common.study import load_study
 from cohortium.server.flower_transport import FlowerTransport
 from cohortium.server.run import run_study
 
@@ -23,20 +25,19 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run one study over the grid."""
     config = context.run_config
-    study_file, out = Path(str(config["study"])), Path(str(config["out"]))
-    if not study_file.is_absolute() or not out.is_absolute():
-        raise StudyError("a run needs absolute paths of the study and of the output; start it with `cohortium run`")
+    study_file, roster_file, out = (Path(str(config[key])) for key in ("study", "roster", "out"))
+    if not all(path.is_absolute() for path in (study_file, roster_file, out)):
+        raise StudyError("a run needs absolute paths of study, roster and output; start it with `cohortium run`")
     naps.shorten_pull_retries()
-    transport = FlowerTransport(grid, expected_sites(study_file), ONLINE_WITHIN_S, say=_say)
-    run_study(study_file, out, transport=transport, engine="deployment", resume=bool(config["resume"]))
-
-
-def expected_sites(study_file: Path) -> tuple[str, ...]:
-    """The sites of a study file, training and external."""
-    from cohortium.common.study import load_study
-
-    split = load_study(study_file).split
-    return tuple(sorted({*split.train, *split.external}))
+    run_study(
+        study_file,
+        out,
+        transport=FlowerTransport(grid, load_study(study_file).sites, ONLINE_WITHIN_S, say=_say),
+        engine="deployment",
+        roster_file=roster_file,
+        resume=bool(config["resume"]),
+        progress=Progress(),
+    )
 
 
 def _say(line: str) -> None:

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from cohortium.common.errors import StudyError
 from cohortium.common.transport import Transport
 from cohortium.server.flower_transport import FlowerTransport
 
@@ -83,6 +84,36 @@ class InProcessGrid(Grid):
 def node_config(site: str, site_file: Path, workspace: Path) -> dict[str, str]:
     """What a node knows of its own site (see `client.app`)."""
     return {"site": site, "site-file": str(site_file.resolve()), "workspace": str(workspace.resolve())}
+
+
+def run(engine: str, site_files: Places, body: Callable[[Transport], T], **deployed: Any) -> T | dict[str, Any]:
+    """Run a study's body on an engine.
+
+    Parameters
+    ----------
+    engine : {"in-process", "ray", "deployment"}
+    site_files : mapping of site name to (site file, workspace)
+    body : callable
+        The study; gets the transport, its result is returned.
+    deployed : study_file, out, roster_file, resume, progress
+        What `deployment` hands to the commands instead of the body, which cannot travel.
+
+    Raises
+    ------
+    StudyError
+        There is no such engine.
+    """
+    if engine == "in-process":
+        return in_process(site_files, body)
+    if engine == "ray":
+        from cohortium.simulation.engine_ray import ray
+
+        return ray(site_files, body)
+    if engine == "deployment":
+        from cohortium.simulation.engine_deployment import deployment
+
+        return deployment(site_files, **deployed)
+    raise StudyError(f"there is no engine {engine!r}; use in-process, ray or deployment")
 
 
 def in_process(site_files: Places, body: Callable[[Transport], T]) -> T:
