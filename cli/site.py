@@ -1,9 +1,10 @@
 """Site commands that need no connection: describe the data, check it, prepare it, approve; for a hospital."""
 
 import getpass
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from cohortium.common.errors import SiteError
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
+    from cohortium.sites.flow import Exclusion
     from cohortium.sites.site_file import Site
 
 SitePath = Annotated[Path, typer.Option("--site", help="site.toml, or the folder that holds it.")]
@@ -70,14 +72,25 @@ def check(study: StudyPath, site: SitePath = HERE) -> None:
 def prepare(
     study: StudyPath,
     site: SitePath = HERE,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that work on images.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder for the prepared table; default: the workspace.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that work on images.")] = os.cpu_count() or 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table; default: the site's workspace.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="One line a stage.")] = False,
 ) -> None:
     """Turn patients and images into the prepared table. Resumable; sends nothing."""
+    from cohortium.client.prepare import EXCLUDED
     from cohortium.client.prepare import prepare as prepare_site
+    from cohortium.common.progress import Progress
+    from cohortium.sites.prepared import prepared_folder
 
     agreed, here = _study(study), _site(site)
-    prepare_site(agreed, here, out or here.workspace, jobs=jobs)
+    folder = out or prepared_folder(here.workspace, agreed.hash)
+    prepared = prepare_site(agreed, here, folder, jobs=jobs, progress=Progress(quiet=quiet))
+    flow = prepared.flow
+    typer.echo(f"prepared  {flow.used} of {flow.given} patients: {prepared.table}")
+    for reason, n in flow.excluded.items():
+        typer.echo(f"excluded  {n}: {reason}")
+    if flow.excluded:
+        typer.echo(f"cases     {folder / EXCLUDED}")
 
 
 def approve(
@@ -115,6 +128,39 @@ def approve(
         typer.echo(f"approved roster {sites.hash}")
 
 
+def log(
+    workspace: Annotated[
+        Path | None, typer.Option(help="The site's workspace; default: that of the site file.")
+    ] = None,
+    site: SitePath = HERE,
+) -> None:
+    """Print every message that left this site, oldest first: what, for whom, how large; the log holds no numbers."""
+    from cohortium.common.ledger import Ledger
+
+    folder = workspace or _site(site).workspace
+    if not folder.is_dir():
+        raise SiteError(f"workspace {folder}: there is no such folder; give the site's with --workspace")
+    count = 0
+    for count, entry in enumerate(Ledger(folder).entries(), 1):  # noqa: B007
+        typer.echo("  ".join(_words(entry)))
+    typer.echo(f"{count} messages left this site")
+
+
+def _words(entry: dict[str, Any]) -> list[str]:
+    """One line of the ledger, shortened to read; the file itself has the digests in full."""
+    return [
+        str(entry.get("time", "?")),
+        f"study {str(entry.get('study', '?'))[:12]}",
+        str(entry.get("kind", "?")),
+        ",".join(entry.get("statistics", ())) or "-",
+        ",".join(entry.get("parts", ())) or "-",
+        str(entry.get("outcome", "?")),
+        f"{entry.get('bytes', '?')} bytes",
+        f"sha256 {str(entry.get('sha256', '?'))[:12]}",
+        "approved by " + " and ".join(dict.fromkeys(entry.get("approved_by", ()))),
+    ]
+
+
 def _ask(lines: list[str], what: str, actual: str, told: str, *, ask: bool) -> None:
     """Show what is approved; a hash that was typed must be the file's, otherwise a person must say yes."""
     for line in lines:
@@ -125,7 +171,7 @@ def _ask(lines: list[str], what: str, actual: str, told: str, *, ask: bool) -> N
         raise SiteError(f"{what} {actual[:12]} was not approved; nothing was written")
 
 
-def _print_exclusions(exclusions: tuple) -> None:
+def _print_exclusions(exclusions: "tuple[Exclusion, ...]") -> None:
     """Which patient and why; shown at the site, where the values belong."""
     for exclusion in exclusions[:SHOWN_EXCLUSIONS]:
         detail = f" ({exclusion.detail})" if exclusion.detail else ""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
-from cohortium.common.study_data import RingRegion, level_text
+from cohortium.common.study_data import level_text
+from cohortium.common.study_images import RingRegion
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study

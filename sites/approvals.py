@@ -39,7 +39,7 @@ class Approvals(Keys):
     approved: dict[Sha256, Approval] = Field(default_factory=dict)
 
     def hashes(self, what: Literal["study", "roster"]) -> tuple[str, ...]:
-        """Hashes of the approved studies or rosters, oldest first."""
+        """Hashes of the approved studies or rosters, the newest last."""
         return tuple(digest for digest, approval in self.approved.items() if approval.what == what)
 
 
@@ -126,7 +126,8 @@ def _stored(workspace: Path, digest: str) -> dict[str, Any]:
 def _record(workspace: Path, digest: str, canonical: bytes, approval: Approval) -> None:
     # the copy first: an approval without its copy would be refused, a copy without approval is nothing
     _write(workspace / FOLDER / f"{digest}.json", canonical)
-    known = {**read_approvals(workspace).approved, digest: approval}
+    others = {key: value for key, value in read_approvals(workspace).approved.items() if key != digest}
+    known = {**others, digest: approval}  # approved again: it is the newest now
     text = json.dumps(Approvals(approved=known).model_dump(mode="json"), indent=2)
     _write(workspace / FILE_NAME, text.encode())
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cohortium.common.declared_files import nearest
 from cohortium.common.errors import SiteError
 from cohortium.common.study import Study
-from cohortium.common.study_data import MaskRegion, RingRegion
+from cohortium.common.study_images import MaskRegion, RingRegion
 from cohortium.sites.flow import Exclusion
 from cohortium.sites.site_file import Site
 

@@ -22,7 +22,7 @@ from cohortium.client.imaging.slices import largest_slice
 from cohortium.client.imaging.store import content_key
 from cohortium.common.errors import CaseError
 from cohortium.common.study import Study
-from cohortium.common.study_data import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
+from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
 
 REVISION = 1
 """Raise it with every change of this package that changes a number: finished cases are then computed anew."""

@@ -19,7 +19,7 @@ from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from numpy.typing import NDArray
 
 from cohortium.common.errors import SiteError
-from cohortium.common.study_data import DeepFeatures, WeightFile
+from cohortium.common.study_images import DeepFeatures, WeightFile
 
 State = dict[str, torch.Tensor]
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from cohortium.client.imaging.region import bounding_box
 from cohortium.common.errors import CaseError
-from cohortium.common.study_data import Image
+from cohortium.common.study_images import Image
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from radiomics import getFeatureClasses, imageoperations
 from cohortium.client.imaging.region import bounding_box
 from cohortium.client.imaging.resample import Crop, cut, window
 from cohortium.client.imaging.shape import FastShape
-from cohortium.common.study_data import Image, RadiomicsFeatures
+from cohortium.common.study_images import RADIOMICS_CLASSES, Image, RadiomicsFeatures
 
 # pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
 # a feature is NaN here, and the lines would carry values of patients into a site's logs.
@@ -30,20 +30,44 @@ LBP_MARGIN = 2  # a circle of radius 1, interpolated
 
 
 class _BinnedOnce:
-    """A texture class that is given its grey levels (`levels`) instead of binning the image anew."""
+    """A feature class that is given its grey levels instead of binning the image anew."""
 
     def _applyBinning(self, _: NDArray) -> NDArray[np.int64]:  # noqa: N802 -- pyradiomics' name
-        levels = self.settings["levels"]
-        self.coefficients["grayLevels"] = np.unique(levels[self.maskArray])
-        self.coefficients["Ng"] = int(self.coefficients["grayLevels"][-1])
-        return levels.copy()
+        self.coefficients["grayLevels"] = self.settings["present"]
+        self.coefficients["Ng"] = int(self.settings["present"][-1])
+        return self.settings["levels"].copy()
 
 
+class _ShortMoments(_BinnedOnce):
+    """First-order features whose powers are products: the same moments, without a call of pow a voxel."""
+
+    @staticmethod
+    def _moment(values: NDArray, moment: int = 1) -> NDArray:
+        centred = values - values.mean(axis=1, keepdims=True)
+        return np.prod([centred] * moment, axis=0).mean(axis=1)
+
+
+class _ShortZones(_BinnedOnce):
+    """Size zones up to the largest there is; pyradiomics' matrix has a column for every voxel of the region."""
+
+    def _calculateMatrix(self, *args: object) -> NDArray:  # noqa: N802 -- pyradiomics' name
+        zones = super()._calculateMatrix(*args)
+        return zones[:, :, : np.flatnonzero(zones.any(axis=(0, 1)))[-1] + 1]
+
+
+def _quick(base: type, mixin: type) -> type:
+    """A feature class of pyradiomics that is given grey levels and does not look up its own features every time."""
+    names = base.getFeatureNames()
+    members = {"__module__": base.__module__, "getFeatureNames": staticmethod(lambda: names)}
+    return type(base.__name__, (mixin, base), members)
+
+
+MIXINS = {"firstorder": _ShortMoments, "glszm": _ShortZones}
 CLASSES = {
-    name: type(base.__name__, (_BinnedOnce, base), {"__module__": base.__module__})
-    for name, base in getFeatureClasses().items()
-    if not name.startswith("shape")
-} | {"shape": FastShape}
+    kind: _quick(base, MIXINS.get(kind, _BinnedOnce))
+    for kind, base in (getFeatureClasses() | {"shape": FastShape}).items()
+    if kind in RADIOMICS_CLASSES
+}
 
 
 def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
@@ -102,9 +126,10 @@ def _features_of(crop: Crop, name: str, settings: RadiomicsFeatures, image: Imag
         binning,
         _origin(settings, image, name),
     )
+    given = {"levels": levels, "present": np.flatnonzero(np.bincount(levels[levels > 0]))}
     found: dict[str, float] = {}
     for kind in _intensity_classes(settings):
-        found |= _compute(kind, name, values, region, {"levels": levels})
+        found |= _compute(kind, name, values, region, given)
     return found
 
 

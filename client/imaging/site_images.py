@@ -13,7 +13,7 @@ from cohortium.client.imaging.store import Store, content_key
 from cohortium.common.errors import CaseError, SiteError, StudyError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
-from cohortium.common.study_data import DeepFeatures, ModelRegion, WeightFile
+from cohortium.common.study_images import DeepFeatures, ModelRegion, WeightFile
 from cohortium.sites.flow import Exclusion
 from cohortium.sites.site_file import Site
 

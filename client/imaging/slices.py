@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.client.imaging.region import bounding_box
-from cohortium.common.study_data import Image
+from cohortium.common.study_images import Image
 
 Z_SCORES = 3.0
 """A z-scored image is cut at three standard deviations before it is brought to -1..1."""

@@ -1,0 +1,154 @@
+"""Study images: the tables of study.toml about images: how they are read, which regions, which features of them.
+
+The attribute names are the keys of the file; see docs/study-file.md.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from cohortium.common.study_data import Keys, Positive, Sha256
+
+RADIOMICS_CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+
+
+class Image(Keys):
+    """[image.NAME]: how one image of a patient is brought to a common grid and scale. Unset spacing: as acquired."""
+
+    modality: Literal["CT", "MR", "PET", "US", "OTHER"]
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    interpolation: Literal["linear", "cubic", "nearest"] = "linear"
+    window_hu: tuple[float, float] | None = None
+    normalise: Literal["none", "zscore", "histogram"] = "none"
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.window_hu is None:
+            return self
+        if self.modality != "CT":
+            raise ValueError(f"window_hu belongs to CT, this is {self.modality}; use normalise")
+        if self.normalise != "none":
+            raise ValueError("window_hu and normalise exclude each other; keep one")
+        if not self.window_hu[0] < self.window_hu[1]:
+            raise ValueError(f"window_hu = {list(self.window_hu)}: the first number must be below the second")
+        return self
+
+
+class WeightFile(Keys):
+    """Network weights in a file beside the study; every site checks the sha256 before it loads them."""
+
+    file: Annotated[str, Field(min_length=1)]
+    sha256: Sha256
+    format: Literal["torchvision", "monai", "radimagenet", "medicalnet", "cohortium"] = "torchvision"
+    licence: str = ""
+
+
+class MaskRegion(Keys):
+    """[region.NAME] contoured by the site, which names a mask file for each image."""
+
+    source: Literal["mask"] = "mask"
+
+
+class ModelRegion(WeightFile):
+    """[region.NAME] drawn by a segmentation network whose weights are a file."""
+
+    source: Literal["model"]
+
+
+class RingRegion(Keys):
+    """[region.NAME] between two distances (mm) outside another region."""
+
+    source: Literal["ring"]
+    of: str
+    inner_mm: Annotated[float, Field(ge=0)] = 0.0
+    outer_mm: Positive
+
+    @model_validator(mode="after")
+    def _has_width(self) -> Self:
+        if not self.inner_mm < self.outer_mm:
+            raise ValueError(f"inner_mm = {self.inner_mm:g} must be below outer_mm = {self.outer_mm:g}")
+        return self
+
+
+def _with_source(value: Any) -> Any:
+    return {"source": "mask", **value} if isinstance(value, dict) else value
+
+
+Region = Annotated[
+    MaskRegion | ModelRegion | RingRegion,
+    Field(discriminator="source"),
+    BeforeValidator(_with_source, json_schema_input_type=MaskRegion | ModelRegion | RingRegion),
+]
+
+
+class Features(Keys):
+    """What both kinds of [features.NAME] share."""
+
+    images: Annotated[tuple[str, ...], Field(min_length=1)]
+    regions: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @field_validator("images", "regions")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name is given twice; keep one")
+        return names
+
+
+class RadiomicsFeatures(Features):
+    """[features.NAME] of kind radiomics: pyradiomics features of every image x region."""
+
+    kind: Literal["radiomics"]
+    image_types: Annotated[
+        tuple[
+            Literal[
+                "Original", "Wavelet", "LoG", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D"
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+    ] = ("Original",)
+    log_sigma_mm: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 4.0, 5.0)
+    classes: Annotated[
+        tuple[Literal["shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm"], ...], Field(min_length=1)
+    ] = RADIOMICS_CLASSES
+    bin_count: Annotated[int, Field(ge=2, le=65536)] | None = None
+    bin_width: dict[str, Positive] | None = None
+    mode: Literal["pyradiomics", "ibsi"] = "pyradiomics"
+
+    @model_validator(mode="after")
+    def _one_binning(self) -> Self:
+        if (self.bin_count is None) == (self.bin_width is None):
+            raise ValueError("give bin_count or bin_width = {image = width}, one of the two")
+        if self.bin_width is not None and set(self.bin_width) != set(self.images):
+            raise ValueError(f"bin_width needs one width for each of the images {', '.join(self.images)}, no others")
+        return self
+
+
+def _weights_tag(value: Any) -> str:
+    return "WeightFile" if isinstance(value, dict | WeightFile) else "random"
+
+
+class DeepFeatures(Features):
+    """[features.NAME] of kind deep: embeddings of a frozen network for every image x region."""
+
+    kind: Literal["deep"]
+    network: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    size: tuple[Annotated[int, Field(ge=16, le=1024)], Annotated[int, Field(ge=16, le=1024)]] = (112, 112)
+    slices: Literal["largest"] = "largest"
+    layer: Literal["avgpool"] = "avgpool"
+    weights: Annotated[
+        Annotated[Literal["random"], Tag("random")] | Annotated[WeightFile, Tag("WeightFile")],
+        Discriminator(_weights_tag),
+    ] = "random"
+
+
+FeatureSet = Annotated[RadiomicsFeatures | DeepFeatures, Field(discriminator="kind")]
+
+
+class Harmonise(Keys):
+    """[harmonise]: remove the site effect from feature sets, keeping what `protect` names."""
+
+    method: Literal["combat"] = "combat"
+    features: Annotated[tuple[str, ...], Field(min_length=1)]
+    protect: tuple[str, ...] = ()
