@@ -30,10 +30,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
         "approve": ("cohortium.cli.site:approve", "Agree to a study or a roster, by its hash."),
         "join": ("cohortium.cli.site_online:join", "Make this site's keys, to be enrolled by the coordinator."),
         "start": ("cohortium.cli.site_online:start", "Connect to the federation and answer approved studies."),
+        "stop": ("cohortium.cli.site_online:stop", "Leave the federation."),
         "log": ("cohortium.cli.site:log", "Print what left this site."),
     },
     "federation": {
         "start": ("cohortium.cli.federation:start", "Start the coordinator's server."),
+        "stop": ("cohortium.cli.federation:stop", "Stop the coordinator's server."),
         "enrol": ("cohortium.cli.federation:enrol", "Enter a site's keys into the roster."),
         "status": ("cohortium.cli.federation:status", "Show the roster and which sites are connected."),
     },

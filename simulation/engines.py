@@ -129,10 +129,3 @@ def in_process(site_files: Places, body: Callable[[Transport], T]) -> T:
 
     configs = {site: node_config(site, *places) for site, places in site_files.items()}
     return body(FlowerTransport(InProcessGrid(app, configs), site_files, timeout_s=1.0))
-
-
-def run(engine: str, places: Places, body: Callable[[Transport], T], **online: Any) -> T:
-    """Run a body on an engine by its name."""
-    if engine == "in-process":
-        return in_process(places, body)
-    raise ValueError(engine)
