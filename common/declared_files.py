@@ -19,6 +19,11 @@ Tables = TypeVar("Tables", bound=BaseModel)
 
 SHOWN_MISTAKES = 40
 SHOWN_CHARACTERS = 80
+PATTERN_WORDS = {
+    r"^[A-Za-z][A-Za-z0-9_-]*$": "letters, digits, _ and -, a letter first",
+    r"^[0-9a-f]{64}$": "64 hexadecimal digits",
+    r"^(cpu|cuda(:[0-9]+)?)$": "cpu, cuda or cuda:N",
+}
 OUR_WORDS = {
     "tuple": "list",
     "dictionary": "table",
@@ -34,6 +39,15 @@ class Mistake(NamedTuple):
     table: str
     key: str
     problem: str
+
+
+def file_or_folder(path: Path | str, name: str) -> Path:
+    """The file itself, or the one called `name` in the folder that `path` is."""
+    path = Path(path)
+    try:
+        return path / name if path.is_dir() else path
+    except OSError:  # a folder above may not be looked into: reading the file will say so
+        return path
 
 
 def read_toml(path: Path, *, role: str, error: type[CohortiumError]) -> dict[str, Any]:
@@ -135,8 +149,7 @@ def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mista
     if kind == "value_error":
         return Mistake(table, place, str(context["error"]))
     if kind == "string_pattern_mismatch":
-        what = "64 hexadecimal digits" if "0-9a-f" in context["pattern"] else "letters, digits, _ and -, a letter first"
-        return Mistake(table, place, f"should be {what}")
+        return Mistake(table, place, f"should be {PATTERN_WORDS.get(context['pattern'], context['pattern'])}")
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return Mistake(table, place, "should be a table (key = value, ...)")
     if kind == "too_short":

@@ -14,7 +14,7 @@ import rfc8785
 import tomli_w
 from pydantic import Field, PrivateAttr, model_validator
 
-from cohortium.common.declared_files import read_toml, refusal, validate
+from cohortium.common.declared_files import file_or_folder, read_toml, refusal, validate
 from cohortium.common.errors import StudyError
 from cohortium.common.study_analysis import FederationOptions, Model, Privacy, Validation
 from cohortium.common.study_checks import cross_checks
@@ -22,6 +22,7 @@ from cohortium.common.study_data import Endpoint, Header, Keys, Name, Split, Var
 from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 
 FILE_NAME = "study.toml"
+OPT_INS = ("secure_aggregation", "score_resolution", "event_time_days", "on_departure")
 
 
 class Study(Keys):
@@ -118,13 +119,13 @@ class Study(Keys):
     def opt_ins(self) -> tuple[str, ...]:
         """Keys whose values each site must opt into when it approves: they let more out than the defaults do."""
         privacy = self.privacy
-        asked = {
-            "secure_aggregation": not privacy.secure_aggregation,
-            "score_resolution": privacy.score_resolution == "exact",
-            "event_time_days": privacy.event_time_days < Privacy().event_time_days,
-            "on_departure": self.federation.on_departure == "continue",
-        }
-        return tuple(key for key, wanted in asked.items() if wanted)
+        wider = (
+            not privacy.secure_aggregation,
+            privacy.score_resolution == "exact",
+            privacy.event_time_days < Privacy().event_time_days,
+            self.federation.on_departure == "continue",
+        )
+        return tuple(key for key, asked in zip(OPT_INS, wider, strict=True) if asked)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -152,8 +153,7 @@ def load_study(path: Path | str) -> Study:
     StudyError
         Names every mistake with file, table, key, value and remedy.
     """
-    path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    file = file_or_folder(path, FILE_NAME)
     return parse_study(read_toml(file, role="study file", error=StudyError), source=str(file), folder=file.parent)
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cohortium.common.declared_files import validate
+from cohortium.common.declared_files import nearest, validate
 from cohortium.common.errors import SiteError
 from cohortium.common.roster import Roster, parse_roster
-from cohortium.common.study import Study, parse_study
+from cohortium.common.study import OPT_INS, Study, parse_study
 from cohortium.common.study_data import Keys, Sha256
 
 FILE_NAME = "approvals.json"
@@ -67,6 +67,8 @@ def approve_study(
         The study needs an opt-in that was not given, or one was given that does not exist.
     """
     given = tuple(sorted(set(opt_ins)))
+    if unknown := [key for key in given if key not in OPT_INS]:
+        raise SiteError(f"opt-in {unknown[0]!r} does not exist; {nearest(unknown[0], OPT_INS)}")
     if lacking := [key for key in study.opt_ins if key not in given]:
         wide = ", ".join(lacking)
         raise SiteError(f"study {study.study.name!r} lets out more than by default: opt into {wide}, or do not approve")

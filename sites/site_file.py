@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from cohortium.common.declared_files import read_toml, validate
+from cohortium.common.declared_files import file_or_folder, read_toml, validate
 from cohortium.common.errors import SiteError
+from cohortium.common.study import OPT_INS
 from cohortium.common.study_data import Keys, Level, Name
 
 FILE_NAME = "site.toml"
@@ -30,7 +31,7 @@ class Installation(Keys):
     workspace: Text = "workspace"
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
     allow: tuple[Text, ...] = ("*",)
-    opt_ins: tuple[Literal["secure_aggregation", "score_resolution", "event_time_days", "on_departure"], ...] = ()
+    opt_ins: tuple[Literal[OPT_INS], ...] = ()
 
 
 class Data(Keys):
@@ -115,8 +116,7 @@ def load_site(path: Path | str) -> Site:
     SiteError
         Names every mistake with file, table, key, value and remedy.
     """
-    path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    file = file_or_folder(path, FILE_NAME)
     return parse_site(read_toml(file, role="site file", error=SiteError), source=str(file), folder=file.parent)
 
 
