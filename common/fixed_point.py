@@ -120,7 +120,7 @@ def encode_into(out: NDArray[Any], values: NDArray[Any], bits: int, sites: int, 
 
 def decode(total: NDArray[np.uint64], bits: int) -> NDArray[np.float64]:
     """Float64 numbers of a total of `encode`; the integers themselves are ``total.view(np.int64)``."""
-    return total.view(np.int64) * 2.0**-bits
+    return np.multiply(total.view(np.int64), 2.0**-bits, dtype=np.float64)
 
 
 def decode_weights(total: NDArray[np.uint32], bits: int) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ class SiteSums:
         request : mapping
             As `ServerSum.request`.
         share : callable
-            Gives this site's arrays; called once the request is found in order, and before its number is used up.
+            Gives this site's arrays; called once the request is found in order.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class SiteSums:
         """
         if not isinstance(request.get("parameters"), bytes):
             raise WireError("the request of a sum has no parameters")
-        query, keys, tid = self._open(request)
+        query, keys, tid, least = self._open(request)
         if query.t <= self._store.last(query.run):
             raise used(query.t)
         y = query.layout.encode(share(), sites=len(keys), what=query.statistic)
@@ -93,7 +93,7 @@ class SiteSums:
         reply = {"site": self.site, "tid": tid, "y": y}
         if query.mode == "survivors":
             shared = {**seeds, self.site: own[0]}
-            reply["blobs"] = sum_shares.seal(self.site, shared, keys, tid, self._threshold(query.names))
+            reply["blobs"] = sum_shares.seal(self.site, shared, keys, tid, least)
         return reply
 
     def unmask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,11 +109,11 @@ class SiteSums:
         WireError
             The request is no request.
         """
-        query, keys, tid = self._open(request)
+        query, keys, tid, least = self._open(request)
         survivors, blobs = request.get("survivors"), request.get("blobs")
         if query.mode != "survivors" or not isinstance(survivors, list) or not isinstance(blobs, Mapping):
             raise WireError("the request to open a sum has no survivors or no shares")
-        self._check_survivors(survivors, query.names)
+        self._check_survivors(survivors, query.names, least)
         if set(blobs) != set(survivors):
             raise WireError("the request to open a sum must bring one share of every survivor")
         shares = {u: sum_shares.unseal(u, self.site, blobs[u], keys[u], tid, query.names) for u in survivors}
@@ -129,8 +129,8 @@ class SiteSums:
         """Delete the key of a run that has ended; its sums can never be opened again."""
         self._store.close(run)
 
-    def _open(self, request: Mapping[str, Any]) -> tuple[SumQuery, dict[str, bytes], bytes]:
-        """Terms of a request, keys with every site of its roster, and the transcript."""
+    def _open(self, request: Mapping[str, Any]) -> tuple[SumQuery, dict[str, bytes], bytes, int]:
+        """Terms of a request, keys with every site of its roster, the transcript and the threshold."""
         query = SumQuery.read(request)
         key = X25519PrivateKey.from_private_bytes(self._store.key(query.study, query.run))
         own = {entry.site: entry.key for entry in query.roster}.get(self.site)
@@ -138,20 +138,15 @@ class SiteSums:
             raise SumRefused(NEEDS_SETUP, f"the roster lacks the key that site {self.site} gave; make the set-up again")
         sum_setup.verify(query.study, query.run, query.roster, self._pins, self._minimum)
         keys = sum_setup.pair_keys(query.study, query.run, query.roster, self.site, key)
-        return query, keys, query.transcript(self._threshold(query.names))
+        least = sum_setup.threshold(len(keys), self._minimum)
+        return query, keys, query.transcript(least), least
 
-    def _threshold(self, names: Sequence[str]) -> int:
-        return sum_setup.threshold(len(names), self._minimum)
-
-    def _check_survivors(self, survivors: Sequence[Any], names: Sequence[str]) -> None:
+    def _check_survivors(self, survivors: Sequence[Any], names: Sequence[str], least: int) -> None:
         known = all(isinstance(name, str) and name in names for name in survivors)
         if not known or survivors != sorted(set(survivors)) or self.site not in survivors:
             raise SumRefused("secure sum", "the survivors must be sites of the roster, sorted, this one among them")
-        least = self._threshold(names)
         if len(survivors) < least:
-            raise SumRefused(
-                "secure sum", f"{len(survivors)} survivors of {len(names)} sites, at least {least} are needed"
-            )
+            raise SumRefused("secure sum", f"{len(survivors)} of {len(names)} sites survive, at least {least} must")
 
 
 class ServerSum:
@@ -242,7 +237,7 @@ class ServerSum:
         return ""
 
     def unmask_requests(self) -> dict[str, dict[str, Any]]:
-        """Name those who answered as the survivors, for good, and ask each for its shares.
+        """Name those who answered as the survivors, for good, and ask each for its shares; asks the same again.
 
         Raises
         ------

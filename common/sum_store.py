@@ -96,7 +96,9 @@ class SumStore:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self._database, timeout=30, isolation_level=None)) as database:
-            database.execute("PRAGMA synchronous = EXTRA")  # FULL, and the journal's directory too
+            # a kept journal file saves the syncs of its folder; a commit still is on disk before it returns
+            database.execute("PRAGMA journal_mode = PERSIST")
+            database.execute("PRAGMA synchronous = FULL")
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
