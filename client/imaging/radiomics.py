@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from radiomics import getFeatureClasses, imageoperations
+from radiomics import cMatrices, getFeatureClasses, imageoperations
 
 from cohortium.client.imaging.region import bounding_box
 from cohortium.client.imaging.resample import Crop, cut, window
 from cohortium.client.imaging.shape import FastShape
+from cohortium.common.errors import CaseError
 from cohortium.common.study_images import RADIOMICS_CLASSES, Image, RadiomicsFeatures
 
 # pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
@@ -50,9 +51,12 @@ class _ShortMoments(_BinnedOnce):
 class _ShortZones(_BinnedOnce):
     """Size zones up to the largest there is; pyradiomics' matrix has a column for every voxel of the region."""
 
-    def _calculateMatrix(self, *args: object) -> NDArray:  # noqa: N802 -- pyradiomics' name
-        zones = super()._calculateMatrix(*args)
-        return zones[:, :, : np.flatnonzero(zones.any(axis=(0, 1)))[-1] + 1]
+    def _calculateMatrix(self, _: object = None) -> NDArray:  # noqa: N802 -- pyradiomics' name
+        levels, present = self.imageArray, self.coefficients["grayLevels"]
+        voxels = int(self.maskArray.sum())
+        zones = cMatrices.calculate_glszm(levels, self.maskArray, self.coefficients["Ng"], voxels, False, 0)  # noqa: FBT003
+        largest = np.flatnonzero(zones.any(axis=(0, 1)))[-1] + 1
+        return zones[:, present - 1, :largest]
 
 
 def _quick(base: type, mixin: type) -> type:
@@ -222,7 +226,9 @@ def _intensity_region(crop: Crop, settings: RadiomicsFeatures, image: Image, fil
         return crop.region
     low, high = image.window_hu
     kept = sitk.And(crop.region, sitk.Cast(sitk.And(crop.image >= low, crop.image <= high), sitk.sitkUInt8))
-    return kept if sitk.GetArrayViewFromImage(kept).any() else crop.region
+    if not sitk.GetArrayViewFromImage(kept).any():
+        raise CaseError("region has no voxel inside the window")
+    return kept
 
 
 def _origin(settings: RadiomicsFeatures, image: Image, filtered: str) -> float | None:
