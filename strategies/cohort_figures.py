@@ -152,4 +152,5 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
 
 def _settings(spec: CohortSpec, models: Sequence[ScoredModel]) -> validation.Settings:
     cutoffs = {model.name: model.cutoff for model in models if model.cutoff is not None}
-    return validation.Settings(**{**spec.settings, "cutoffs": cutoffs})  # type: ignore[arg-type]
+    binary = {name: value for name, value in spec.settings.items() if name not in ("time_step", "horizon")}
+    return validation.Settings(**{**binary, "cutoffs": cutoffs})  # type: ignore[arg-type]

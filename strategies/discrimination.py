@@ -14,7 +14,7 @@ from scipy import stats
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.rows import Array, Counts, Scored
-from cohortium.strategies.score_bins import GRID, cell, grid, single_valued
+from cohortium.strategies.score_bins import GRID, cell, grid, widths
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def auc(patients: Counts, lower: Counts) -> Auc:
     placement = np.stack([1 - below[1] / n1, below[0] / n0])
     return Auc(
         estimate=float(patients[1] @ placement[1] / n1),
-        bound=float((patients.prod(0) * ~single_valued(lower)).sum() / n0 / n1 / 2),
+        bound=float((patients.prod(0) * (widths(lower, "probability") > 1)).sum() / n0 / n1 / 2),
         placement=placement,
         patients=patients,
     )

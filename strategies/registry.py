@@ -5,11 +5,11 @@ A site answers a statistics message in a fresh process; it must not pay for torc
 
 import importlib
 
-from cohortium.common.errors import SumRefused
+from cohortium.common.errors import WireError
 from cohortium.common.federation import Statistic
 
 MODULES = (
-    "calibration", "combat", "concordance", "correlation", "cox", "decision_curve", "discrimination", "fedavg", "lasso",
+    "calibration", "combat", "concordance", "correlation", "cox", "cutoff", "decision_curve", "discrimination", "fedavg", "lasso",
     "levels", "logistic", "moments", "quantiles", "score_bins", "screening", "survival", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""
@@ -20,7 +20,7 @@ def find(name: str) -> Statistic:
 
     Raises
     ------
-    SumRefused
+    WireError
         No installed algorithm has a statistic of this name; coordinator and site run different versions.
     """
     module_name = name.partition(".")[0]
@@ -29,4 +29,4 @@ def find(name: str) -> Statistic:
         for value in vars(module).values():
             if isinstance(value, Statistic) and value.name == name:
                 return value
-    raise SumRefused("unknown statistic", "this site has no such statistic; install the coordinator's version")
+    raise WireError("a statistic that this site does not have; install the coordinator's version")

@@ -34,9 +34,9 @@ def cell(score: Array, edges: Counts) -> NDArray[np.intp]:
     return np.maximum(np.searchsorted(edges, grid(score), side="right") - 1, 0)
 
 
-def single_valued(lower: Counts) -> NDArray[np.bool_]:
-    """Which cells are one grid value wide, (cells,)."""
-    return np.diff(lower, append=GRID + 1 if lower[-1] <= GRID else _LARGEST) == 1
+def widths(lower: Counts, scale: Scale) -> Counts:
+    """Grid values in each cell, (cells,)."""
+    return np.diff(lower, append=GRID + 1 if scale == "probability" else _LARGEST)
 
 
 # --- at each site ---------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def edges(
         cells = finer
     if resolution == "exact":
         return [_occupied(lower, n) for lower, n in zip(cells, patients, strict=True)]
-    return [_merged(lower, n, per_bin) for lower, n in zip(cells, patients, strict=True)]
+    return [_merged(lower, scale, n, per_bin) for lower, n in zip(cells, patients, strict=True)]
 
 
 def start(scale: Scale) -> Counts:
@@ -111,11 +111,9 @@ def start(scale: Scale) -> Counts:
 
 def split(lower: Counts, scale: Scale, pieces: Counts) -> Counts:
     """Cut cell i into `pieces[i]` even ones, or into single grid values where it is narrower than that."""
-    widths = np.diff(lower, append=GRID + 1 if scale == "probability" else _LARGEST)
-    pieces = np.clip(pieces, 1, widths)
-    return np.concatenate(
-        [edge + np.arange(k) * width // k for edge, width, k in zip(lower, widths, pieces, strict=True)]
-    )
+    width = widths(lower, scale)
+    pieces = np.clip(pieces, 1, width)
+    return np.concatenate([edge + np.arange(k) * w // k for edge, w, k in zip(lower, width, pieces, strict=True)])
 
 
 def _patients(federation: Federation, cells: list[Counts]) -> list[Counts]:
@@ -128,13 +126,13 @@ def _occupied(lower: Counts, patients: Counts) -> Counts:
     return lower[patients > 0] if patients.any() else lower[:1]
 
 
-def _merged(lower: Counts, patients: Counts, per_bin: int) -> Counts:
+def _merged(lower: Counts, scale: Scale, patients: Counts, per_bin: int) -> Counts:
     """Join neighbours until every bin holds at least `per_bin`; what is left at the top joins the last bin.
 
     A crowded single grid value keeps a bin of its own (a staging score has few values, and its ties are real), with an
     empty bin beside it.
     """
-    alone = single_valued(lower) & (patients >= per_bin)
+    alone = (widths(lower, scale) == 1) & (patients >= per_bin)
     left = np.cumsum(patients[::-1])[::-1]  # in this cell and above
     starts, held = [0], 0
     for i, n in enumerate(patients):

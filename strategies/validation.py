@@ -5,9 +5,8 @@ in the same sums. Messages: score bins (0 to 3), histogram (1), then the recalib
 counts at thresholds and `compare` beside them: 9 to 12 in all, 6 to 9 with exact scores, for any number of models.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -16,65 +15,14 @@ from cohortium.common.federation import Federation
 from cohortium.strategies import calibration, cutoff, decision_curve, discrimination, score_bins
 from cohortium.strategies.rows import Counts
 from cohortium.strategies.score_bins import Resolution
+from cohortium.strategies.validation_settings import Figure, Settings, defined, undefined, withheld
+from cohortium.strategies.validation_survival import validate_survival
 
-Figure = Any
-"""A JSON-ready number, list or dictionary; ``{"undefined": reason}`` where it cannot exist."""
+__all__ = ["Settings", "choose_cutoffs", "compare", "validate_binary", "validate_survival"]
 
 BINARY_FIGURES = (
     "n", "events", "auc", "roc", "pr", "average_precision", "brier", "calibration", "decision_curve", "at_cutoff",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a study says about its validation.
-
-    Parameters
-    ----------
-    score_resolution, minimum_count
-        As in ``[privacy]``.
-    decision_thresholds : tuple of float
-        Risks in (0, 1), on the grid of 1e-4.
-    cutoffs : mapping of model to float
-        Chosen on train; a model without one has no figures at a cut-off.
-    cutoff_rule : str or float
-        What chose them, repeated in the figures.
-    folds : int
-        Folds of a cross-validated cohort; 1 elsewhere.
-    cohort : {"development", "validation"}
-        Whether the models were fitted on these patients (degrees of freedom of Hosmer-Lemeshow).
-    """
-
-    score_resolution: Resolution = "binned"
-    minimum_count: int = 5
-    decision_thresholds: tuple[float, ...] = decision_curve.THRESHOLDS
-    cutoffs: Mapping[str, float] = field(default_factory=dict)
-    cutoff_rule: str | float = "youden"
-    folds: int = 1
-    cohort: Literal["development", "validation"] = "validation"
-
-    def __post_init__(self) -> None:
-        outside = [t for t in self.decision_thresholds if not 0 < t < 1]
-        if outside:
-            raise ValueError(f"decision_thresholds = {outside[0]} is outside 0..1 (exclusive): a threshold is a risk")
-
-
-def defined(figure: Callable[[], Figure]) -> Figure:
-    """The figure, or ``{"undefined": reason}``."""
-    try:
-        return figure()
-    except Undefined as why:
-        return undefined(why)
-
-
-def undefined(why: Undefined | str) -> dict[str, str]:
-    """A figure that cannot exist for this cohort."""
-    return {"undefined": str(why)}
-
-
-def withheld(figures: Sequence[str], minimum_count: int) -> dict[str, Figure]:
-    """All figures of a cohort that is too small to be shown."""
-    return {name: {"withheld": f"the cohort has fewer than {minimum_count} patients"} for name in figures}
 
 
 def validate_binary(federation: Federation, models: Sequence[str], settings: Settings) -> dict[str, dict[str, Figure]]:

@@ -24,7 +24,6 @@ from cohortium.common import cohort
 from cohortium.common.heads import Head
 from cohortium.common.study import Study
 from cohortium.common.table import Table
-from cohortium.strategies import combat
 from cohortium.strategies.rows import Array, Labelled, Matrix, Scored, ScoredSurvival, Survival
 
 View = Mapping[str, Any]
@@ -159,6 +158,8 @@ def _harmonised(context: Context, values: Array, published: Mapping[str, Any], w
 
     A site that trains nothing estimates them on its own patients against the frozen grand mean and variance.
     """
+    from cohortium.strategies import combat  # most messages need no harmonisation
+
     training = selected(context, {"part": "train", "without": list(without)})
     if not training.any():
         training = np.ones(len(context.table), dtype=bool)
