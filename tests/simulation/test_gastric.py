@@ -61,5 +61,6 @@ def test_embeddings_show_the_aggressiveness_of_unseen_tumours(study, backbone):
         embedded.append(backbone.embed(picture, study.features["deep"].size))
         truth.append(synthetic.patient(plan, site, number, seed=77).aggressiveness)
     # .83 when written; random weights of the same network gave .30
-    recovered = cross_val_predict(RidgeCV(np.logspace(0, 4, 9)), stats.zscore(np.array(embedded, dtype=float)), truth, cv=5)
+    standardised = stats.zscore(np.array(embedded, dtype=float))
+    recovered = cross_val_predict(RidgeCV(np.logspace(0, 4, 9)), standardised, truth, cv=5)
     assert stats.pearsonr(recovered, truth).statistic > 0.7
