@@ -115,9 +115,9 @@ class Progress(NullProgress):
     def __init__(
         self, *, quiet: bool = False, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        stream = stream or sys.stderr
-        bars = stream.isatty() and not quiet
-        super().__init__(TerminalBars(stream) if bars else PlainLines(stream, quiet=quiet), clock=clock)
+        shown_on = sys.stderr if stream is None else stream
+        bars = shown_on.isatty() and not quiet
+        super().__init__(TerminalBars(shown_on) if bars else PlainLines(shown_on, quiet=quiet), clock=clock)
 
 
 class PlainLines:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cohortium.server.report.grid import Grid
-from cohortium.server.report.text import KINDS, absent, cohort_label, count, data_size, words
+from cohortium.server.report.text import KINDS, Absent, absent, cohort_label, count, data_size, words
 
 Record = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def missing_figures(results: Record) -> list[dict[str, Any]]:
     -------
     list of {"kind", "reason", "places"}
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[Absent, list[str]] = {}
     for name, model in (results.get("models") or {}).items():
         _collect(model, [words(name)], found)
     for entry in results.get("table_one") or []:
@@ -66,10 +66,10 @@ def missing_figures(results: Record) -> list[dict[str, Any]]:
     return [{"kind": kind, "reason": reason, "places": places} for (kind, reason), places in found.items()]
 
 
-def _collect(figure: Any, place: list[str], found: dict[tuple[str, str], list[str]]) -> None:
+def _collect(figure: Any, place: list[str], found: dict[Absent, list[str]]) -> None:
     missing = absent(figure)
     if missing:
-        found.setdefault(tuple(missing), []).append(", ".join(part for part in place if part))
+        found.setdefault(missing, []).append(", ".join(part for part in place if part))
     elif isinstance(figure, Mapping):
         for key, value in figure.items():
             _collect(value, [*place, *_place(key)], found)
