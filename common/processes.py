@@ -24,6 +24,8 @@ FLOWER_SWITCHES = {
 }
 """Nothing phones home, nothing is installed at run time, and no process naps longer than it must."""
 
+_CHILDREN: list[subprocess.Popen[bytes]] = []  # Python warns of a forgotten child that still runs, as ours are meant to
+
 
 def environment(flower_home: Path) -> dict[str, str]:
     """Environment of a Flower process whose own files live in ``flower_home``."""
@@ -67,6 +69,7 @@ def start(
             env=environment(flower_home),
             start_new_session=True,
         )
+    _CHILDREN.append(process)
     (folder / f"{name}.pid").write_text(f"{process.pid} {_started(process.pid)}\n")
 
 
@@ -93,6 +96,8 @@ def stop(folder: Path, *, grace_s: float = 10.0) -> list[str]:
         _signal(pid, signal.SIGKILL)  # also whatever the group left behind
     for file in folder.glob("*.pid"):
         file.unlink()
+    for child in _CHILDREN:
+        child.poll()  # so that it does not stay a zombie
     return [file.stem for file in pids]
 
 

@@ -1,8 +1,8 @@
 """Ray engine: Flower's simulation engine answers for the sites in worker processes, several at a time.
 
 For many virtual sites. `flwr.simulation.run_simulation` is marked as deprecated in favour of `flwr run`, which can only
-start an app from a bundle; a study's body is a closure of this process (progress, overrides), so the function is used as
-long as the pinned Flower has it, and its warning, which no user could act on, is silenced.
+start an app from a bundle; a study's body is a closure of this process (progress, overrides), so the function is used
+as long as the pinned Flower has it, and its warning, which no user could act on, is silenced.
 """
 
 import logging
