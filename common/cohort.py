@@ -15,6 +15,8 @@ from cohortium.common.errors import SiteError
 from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 
+Texts = NDArray[np.object_]
+
 
 def keyed_hash(purpose: str, seed: int, site: str, patient_id: str) -> int:
     """First 8 bytes (big-endian) of HMAC-SHA256, key ``cohortium/1/PURPOSE/SEED``, message site, unit separator, id."""
@@ -23,7 +25,7 @@ def keyed_hash(purpose: str, seed: int, site: str, patient_id: str) -> int:
 
 
 def assign_parts(
-    study: Study, site: str, ids: Sequence[str], part_column_values: Sequence[object] | None = None
+    study: Study, site: str, ids: Sequence[str] | Texts, part_column_values: Sequence[object] | Texts | None = None
 ) -> NDArray[np.str_]:
     """Part of each patient: ``train``, ``internal`` or ``external``; empty where the part column names none of them.
 

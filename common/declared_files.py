@@ -6,7 +6,7 @@ table, key, value and remedy.
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ Tables = TypeVar("Tables", bound=BaseModel)
 
 SHOWN_MISTAKES = 40
 SHOWN_CHARACTERS = 80
+DEEPEST_TABLE = 3  # [split.part_column], [features.deep.weights]: deeper ones are told as keys
 PATTERN_WORDS = {
     r"^[A-Za-z][A-Za-z0-9_-]*$": "letters, digits, _ and -, a letter first",
     r"^[0-9a-f]{64}$": "64 hexadecimal digits",
@@ -128,11 +129,11 @@ def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mista
     """A pydantic error in the words of the file."""
     kind, context, given = item["type"], item.get("ctx", {}), item["input"]
     if item["loc"][-1:] == ("[key]",):  # pydantic's way to point at a name rather than at what it names
-        table, _, _ = _place(item["loc"][:-1], tables, schema)
+        table, _ = _place(item["loc"][:-1], tables)
         return Mistake(table, f"name {shown(given)}", "should be letters, digits, _ and -, a letter first")
-    table, key, known = _place(item["loc"], tables, schema)
+    table, key = _place(item["loc"], tables)
     if kind == "extra_forbidden":
-        return Mistake(table, key, f"unknown key; {nearest(item['loc'][-1], known)}")
+        return Mistake(table, key, f"unknown key; {nearest(item['loc'][-1], _known_keys(item['loc'], schema))}")
     if kind == "missing":
         return Mistake(table, key, "required key is missing; add it")
     if kind == "union_tag_not_found":
@@ -169,51 +170,54 @@ def _joined(key: str, last: str) -> str:
     return f"{key}.{last}" if key else last
 
 
-def _place(loc: Sequence[str | int], tables: Any, schema: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """Where in the file: table heading, key within it, and the keys known there.
-
-    `loc` holds union tags between the keys; what is no key of the file at that point is a tag, unless it comes last.
-    """
-    table: list[str] = []
-    key = ""
+def _place(loc: Sequence[str | int], tables: Any) -> tuple[str, str]:
+    """Where in the file a mistake is: table heading, and key within that table."""
+    table, name, key = "", "", ""
     in_table = True
-    heading = ("[", "]")
-    here, kinds = tables, [schema]
-    for depth, part in enumerate(loc):
-        last = depth == len(loc) - 1
-        found = part in here if isinstance(here, dict) else part in _indices(here)
-        if not found and not last:
-            kinds = [kind for kind in kinds if part in _tags(kind)] or kinds
-            continue
-        if not last:
-            kinds = [below for kind in kinds for below in _below(kind, part, schema)]
-        value = here[part] if found else None
-        if isinstance(part, int):
-            name = value.get("name") if isinstance(value, dict) else None
-            if isinstance(name, str) and in_table:
-                heading = ("[[", f"]] {shown(name)}")
-            elif in_table:
-                table[-1] += f"[{part + 1}]"
-            else:
-                key += f"[{part + 1}]"
+    for depth, (part, value) in enumerate(_steps(loc, tables)):
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        if isinstance(part, int) and in_table and isinstance(value, dict) and isinstance(value.get("name"), str):
+            name = value["name"]
+        elif isinstance(part, int) and in_table:
+            table += f"[{part + 1}]"
+        elif isinstance(part, int):
+            key += f"[{part + 1}]"
+        elif in_table and isinstance(first, dict) and depth < DEEPEST_TABLE:
+            table = _joined(table, part)
         else:
-            first = value[0] if isinstance(value, list | tuple) and value else value
-            if in_table and isinstance(first, dict) and depth < 3:
-                table.append(str(part))
-            else:
-                in_table = False
-                key = _joined(key, str(part))
-        here = value
-    known = [name for kind in kinds for name in kind.get("properties", {})]
-    return (heading[0] + ".".join(table) + heading[1] if table else ""), key, known
+            in_table = False
+            key = _joined(key, part)
+    if name:
+        return f"[[{table}]] {shown(name)}", key
+    return f"[{table}]" if table else "", key
 
 
-def _indices(here: Any) -> range:
-    return range(len(here)) if isinstance(here, list | tuple) else range(0)
+def _steps(loc: Sequence[str | int], tables: Any) -> Iterator[tuple[Any, Any]]:
+    """Keys and indices of `loc` with what stands there in the file.
+
+    Between them pydantic puts the tags of unions: what is no key of the file at that point is one, unless last.
+    """
+    here = tables
+    for depth, part in enumerate(loc):
+        keys = here if isinstance(here, dict) else range(len(here)) if isinstance(here, list | tuple) else ()
+        if part not in keys and depth < len(loc) - 1:
+            continue
+        here = here[part] if part in keys else None
+        yield part, here
+
+
+def _known_keys(loc: Sequence[str | int], schema: dict[str, Any]) -> list[str]:
+    """Keys that the schema knows where the last part of `loc` stands."""
+    kinds = [schema]
+    for part in loc[:-1]:
+        tagged = [kind for kind in kinds if part in _tags(kind)]
+        kinds = tagged or [below for kind in kinds for below in _below(kind, part, schema)]
+    return [name for kind in kinds for name in kind.get("properties", {})]
 
 
 def _tags(kind: dict[str, Any]) -> set[str]:
-    return {str(prop.get("const")) for prop in kind.get("properties", {}).values()} | {kind.get("title", "")}
+    """By what a union tells this kind from others: a constant key, or its name."""
+    return {str(key.get("const")) for key in kind.get("properties", {}).values()} | {kind.get("title", "")}
 
 
 def _below(kind: dict[str, Any], part: str | int, schema: dict[str, Any]) -> list[dict[str, Any]]:
@@ -231,7 +235,7 @@ def _below(kind: dict[str, Any], part: str | int, schema: dict[str, Any]) -> lis
         if "$ref" in item:
             pending.append(schema["$defs"][item["$ref"].rsplit("/", 1)[-1]])
         elif "anyOf" in item or "oneOf" in item:
-            pending.extend(item.get("anyOf", item.get("oneOf")))
+            pending += item.get("anyOf", []) + item.get("oneOf", [])
         else:
             found.append(item)
     return found

@@ -35,7 +35,7 @@ class Roster(Keys):
     @model_validator(mode="before")
     @classmethod
     def _sorted(cls, tables: Any) -> Any:
-        sites = tables.get("site") if isinstance(tables, dict) else None
+        sites: Any = tables.get("site") if isinstance(tables, dict) else None
         named = isinstance(sites, tuple) and all(isinstance(s, dict) and isinstance(s.get("name"), str) for s in sites)
         return {**tables, "site": tuple(sorted(sites, key=lambda site: site["name"]))} if named else tables
 

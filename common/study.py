@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import rfc8785
 import tomli_w
@@ -22,7 +22,8 @@ from cohortium.common.study_data import Endpoint, Header, Keys, Name, Split, Var
 from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 
 FILE_NAME = "study.toml"
-OPT_INS = ("secure_aggregation", "score_resolution", "event_time_days", "on_departure")
+OptIn = Literal["secure_aggregation", "score_resolution", "event_time_days", "on_departure"]
+OPT_INS: tuple[OptIn, ...] = get_args(OptIn)
 
 
 class Study(Keys):

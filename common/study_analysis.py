@@ -35,7 +35,7 @@ class LassoSelection(Keys):
     model_config = ConfigDict(serialize_by_alias=True)
 
     method: Literal["lasso"]
-    lambda_: Lambda = Field("min", alias="lambda")
+    lambda_: Lambda = Field(default="min", alias="lambda")
     folds: Folds = 10
     n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
 
@@ -61,7 +61,7 @@ class ModelTable(Keys):
     `stack`: on which values of the models below it a model is fitted.
     """
 
-    endpoint: str = Field("", description="unset: the study's primary endpoint")
+    endpoint: str = Field(default="", description="unset: the study's primary endpoint")
     predictors: Annotated[tuple[str, ...], Field(min_length=1)]
     selection: tuple[Selection, ...] = ()
     stack: Literal["out_of_fold", "apparent"] = "out_of_fold"
@@ -103,7 +103,7 @@ class LassoModel(ModelTable):
     model_config = ConfigDict(serialize_by_alias=True)
 
     kind: Literal["lasso"]
-    lambda_: Lambda = Field("min", alias="lambda")
+    lambda_: Lambda = Field(default="min", alias="lambda")
     folds: Folds = 10
     n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
     aggregation: Literal["exact", "fedavg"] = "exact"
@@ -158,7 +158,7 @@ class Validation(Keys):
     """[validation]: which figures are asked for. An unset cutoff is youden for binary, median for survival studies."""
 
     compare: tuple[tuple[str, str], ...] = ()
-    cutoff: Cutoff = Field("", description="unset: youden for a binary primary endpoint, median for survival")
+    cutoff: Cutoff = Field(default="", description="unset: youden for a binary primary endpoint, median for survival")
     subgroups: tuple[str, ...] = ()
     survival: str | None = None
     decision_thresholds: tuple[Threshold, ...] = tuple(i / 100 for i in range(1, 100))

@@ -78,8 +78,8 @@ def read_patients(study: Study, site: Site) -> Patients:
     split = study.split
     part_column = split.part_column.column if split.part_column and site.name in split.train else None
     endpoint_columns = [column for endpoint in study.endpoint.values() for column in endpoint.columns]
-    names = dict.fromkeys([*study.variables, *endpoint_columns, *([part_column] if part_column else [])])
-    local = read_local_table(site, list(names))
+    names = [*study.variables, *endpoint_columns, *([part_column] if part_column else [])]
+    local = read_local_table(site, names)
 
     judge = _Judge(local["patient_id"])
     judge.identities()

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from cohortium.common.declared_files import file_or_folder, read_toml, validate
 from cohortium.common.errors import SiteError
-from cohortium.common.study import OPT_INS
+from cohortium.common.study import OptIn
 from cohortium.common.study_data import Keys, Level, Name
 
 FILE_NAME = "site.toml"
@@ -31,7 +31,7 @@ class Installation(Keys):
     workspace: Text = "workspace"
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
     allow: tuple[Text, ...] = ("*",)
-    opt_ins: tuple[Literal[OPT_INS], ...] = ()
+    opt_ins: tuple[OptIn, ...] = ()
 
 
 class Data(Keys):
