@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from cohortium.client.imaging import nifti
 from cohortium.common.errors import CaseError, SiteError
 
 CORNER_TOLERANCE = 0.01
@@ -70,9 +71,11 @@ def read_image(path: Path) -> sitk.Image:
     CaseError
         ``image is unreadable``, ``image is not three-dimensional``, ``image has NaN or infinite values`` and their kin.
     """
-    image = _read(path, "image")
+    image, finite = _read(path, "image")
     # Integers cannot be NaN: spare the pass over large CT volumes.
-    if "float" in image.GetPixelIDTypeAsString() and not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+    if "float" in image.GetPixelIDTypeAsString():
+        finite = finite and bool(np.isfinite(sitk.GetArrayViewFromImage(image)).all())
+    if not finite:
         raise CaseError("image has NaN or infinite values", str(path))
     return image
 
@@ -86,7 +89,7 @@ def read_mask(path: Path, image: sitk.Image) -> sitk.Image:
         ``mask is unreadable``, ``mask is empty``, ``mask lies outside the image``,
         ``mask and image differ in geometry`` and their kin.
     """
-    mask = _read(path, "mask")
+    mask, _ = _read(path, "mask")
     region = sitk.Cast(mask != 0, sitk.sitkUInt8)
     inside = sitk.GetArrayViewFromImage(region)
     if not inside.any():
@@ -99,17 +102,23 @@ def read_mask(path: Path, image: sitk.Image) -> sitk.Image:
     return region
 
 
-def _read(path: Path, role: str) -> sitk.Image:
+def _read(path: Path, role: str) -> tuple[sitk.Image, bool]:
+    """The stored volume, and whether the file held finite values only, as far as ITK does not show it."""
+    finite = True
     try:
+        if nifti.is_nifti(path):
+            finite = nifti.check(path)
         image = _read_series(path, role) if path.is_dir() else sitk.ReadImage(path)
-    except RuntimeError as broken:
-        # ITK has one exception for everything; `fingerprint` has found the bytes readable before.
+    except OSError as broken:
+        raise unreadable_disk(path, role, broken) from broken
+    except (ValueError, RuntimeError) as broken:
+        # ITK has one exception for everything; the bytes themselves are readable, or there would be an OSError.
         raise CaseError(f"{role} is unreadable", f"{path}: {str(broken).strip().splitlines()[-1]}") from broken
     if image.GetDimension() != 3:
         raise CaseError(f"{role} is not three-dimensional", f"{path}: {image.GetDimension()} dimensions")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise CaseError(f"{role} has several channels", f"{path}: {image.GetNumberOfComponentsPerPixel()} channels")
-    return image
+    return image, finite
 
 
 def _read_series(folder: Path, role: str) -> sitk.Image:
