@@ -22,6 +22,12 @@ FIELDS_PER_GRAIN = 6
 BANK_SEED = 20240620
 
 
+def stretched(point: Point, factor: float) -> Point:
+    """A point, or radii, times a factor."""
+    z, y, x = point
+    return z * factor, y * factor, x * factor
+
+
 @dataclass(frozen=True)
 class Grid:
     """Voxels of an image: shape (z, y, x) and spacing in mm (z, y, x)."""
@@ -52,7 +58,11 @@ class Grid:
         """Squared distance from `centre` in units of `radii`: below 1 inside the ellipsoid. Shape of `box`."""
         z, y, x = self.axes
         parts = (z[box[0]], y[:, box[1]], x[:, :, box[2]])
-        return sum(((axis - middle) / radius) ** 2 for axis, middle, radius in zip(parts, centre, radii, strict=True))
+        down, back, left = (
+            ((axis - np.float32(middle)) / np.float32(radius)) ** 2
+            for axis, middle, radius in zip(parts, centre, radii, strict=True)
+        )
+        return (down + back + left).astype(np.float32, copy=False)
 
     def texture(self, grain: str, rng: np.random.Generator) -> Field:
         """A random field of unit variance over the whole grid; treat it as read-only."""

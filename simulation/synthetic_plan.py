@@ -17,6 +17,7 @@ from cohortium.common.study_data import Keys, Name, Positive
 FILE = "simulation.toml"
 
 Hu = Annotated[float, Field(ge=-500, le=500)]
+Voxels = Annotated[int, Field(ge=16, le=512)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -30,7 +31,7 @@ class Cohort(Keys):
 class GridPlan(Keys):
     """[grid]: voxels (x, y, z) and their size."""
 
-    shape: tuple[Annotated[int, Field(ge=16, le=512)], ...] = Field((96, 96, 48), min_length=3, max_length=3)
+    shape: tuple[Voxels, Voxels, Voxels] = (96, 96, 48)
     spacing_mm: tuple[Positive, Positive, Positive] = (2.7, 2.7, 3.4)
 
 

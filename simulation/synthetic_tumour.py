@@ -10,11 +10,11 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from cohortium.simulation.synthetic_anatomy import STOMACH, STOMACH_WALL_HU, Torso
-from cohortium.simulation.synthetic_grid import Field, Grid, Point
+from cohortium.simulation.synthetic_anatomy import STOMACH, Torso
+from cohortium.simulation.synthetic_grid import Field, Grid, Point, stretched
 
 HEIGHT_MM = {"lower": -34.0, "middle": 0.0, "upper": 34.0}
-TUMOUR_HU = STOMACH_WALL_HU + 20.0
+TUMOUR_HU = STOMACH.hu + 20.0
 HETEROGENEITY_HU = (8.0, 30.0)
 """Standard deviation of the texture: the least, and what the most aggressive tumour adds."""
 IRREGULARITY = (0.08, 0.30)
@@ -43,7 +43,7 @@ def grow(
     """Put a tumour of `length_cm` (longest diameter) into the stomach wall at `location`."""
     centre = _place(torso, location, rng)
     radii = _radii(length_cm, rng)
-    box = grid.box(centre, tuple(1.5 * radius for radius in radii))
+    box = grid.box(centre, stretched(radii, 1.5))
     least, more = IRREGULARITY
     rough = least + more * expit(1.5 * aggressiveness)
     distance = grid.distance(centre, radii, box)
@@ -71,11 +71,9 @@ def _place(torso: Torso, location: str, rng: np.random.Generator) -> Point:
     ring = np.sqrt(1 - (height / STOMACH.radii[0]) ** 2)
     angle = rng.uniform(-np.pi, np.pi / 6)
     z, y, x = STOMACH.centre
-    return (
-        (z + height) * torso.size,
-        (y + STOMACH.radii[1] * ring * np.sin(angle)) * torso.size,
-        (x + STOMACH.radii[2] * ring * np.cos(angle)) * torso.size,
-    )
+    _, depth, width = STOMACH.radii
+    point = (z + height, y + depth * ring * np.sin(angle), x + width * ring * np.cos(angle))
+    return stretched(point, torso.size)
 
 
 def _radii(length_cm: float, rng: np.random.Generator) -> Point:
@@ -87,7 +85,5 @@ def _radii(length_cm: float, rng: np.random.Generator) -> Point:
 
 def _one_piece(inside: np.ndarray) -> np.ndarray:
     """The largest connected part: a contour is one piece."""
-    labels, pieces = ndimage.label(inside)
-    if pieces <= 1:
-        return inside
+    labels = ndimage.label(inside)[0]  # pyright: ignore[reportGeneralTypeIssues, reportIndexIssue] -- scipy has no types
     return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])

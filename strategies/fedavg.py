@@ -97,7 +97,7 @@ def update(
     trained = _train(head, weights, x, y, importance, batches, optimizer=optimizer, learning_rate=learning_rate)
     share = n / patients
     logit = head.linear_predictor(weights, x)
-    loss = np.mean(importance * (np.logaddexp(0.0, logit) - y * logit))
+    loss = float(np.mean(importance * (np.logaddexp(0.0, logit) - y * logit)))
     return Update(
         delta=((trained.astype(np.float64) - weights) * share).astype(np.float32),
         share=np.asarray(share),
