@@ -15,6 +15,7 @@ from cohortium.strategies.rows import Counts, Matrix, group_codes
 class LevelCounts(NamedTuple):
     """Patients of g groups by the level of p columns."""
 
+    patients: Counts  # (g,)
     counts: Counts  # (g, p, levels); missing values are in none
 
 
@@ -38,14 +39,15 @@ def level_counts(rows: Matrix, *, levels: int, groups: int) -> LevelCounts:
         A value is no code.
     """
     group = group_codes(rows, groups)[:, None]
-    known = ~np.isnan(rows.x) & (group >= 0) & (group < groups)
+    member = (group >= 0) & (group < groups)
+    known = ~np.isnan(rows.x) & member
     codes = rows.x[known]
     if not np.isin(codes, np.arange(levels)).all():
         raise SumRefused("levels.level_counts", f"a value is none of the {levels} level codes; prepare the table again")
     shape = (groups, rows.x.shape[1], levels)
     slots = (group * shape[1] + np.arange(shape[1]))[known]
     counts = np.bincount(slots * levels + codes.astype(np.int64), minlength=int(np.prod(shape)))
-    return LevelCounts(counts.reshape(shape))
+    return LevelCounts(np.bincount(group[member], minlength=groups), counts.reshape(shape))
 
 
 # --- at the server --------------------------------------------------------------------------------------------
