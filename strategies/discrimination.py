@@ -35,7 +35,7 @@ def histogram(rows: Scored, *, edges: list[Counts], folds: int) -> Histogram:
     score_sum = np.zeros((models, most), np.int64)
     squared_error = np.zeros(models, np.int64)
     outcome = rows.y.astype(np.int64)
-    fold = rows.fold if folds > 1 else 0
+    fold = rows.fold if folds > 1 else np.zeros_like(rows.fold)
     for m, lower in enumerate(edges):
         cells, scores = cell(rows.score[:, m], lower), grid(rows.score[:, m])
         np.add.at(patients, (fold, m, outcome, cells), 1)

@@ -128,8 +128,10 @@ class Thinning:
 
     def hazards(self, denominators: Array, times: int) -> tuple[Array, Array]:
         """Hazard at each event time, and what a death of that time is spared of it, both (times,)."""
-        hazard = np.bincount(self.index, 1 / denominators, times)
-        return hazard, np.bincount(self.index, self.gone / denominators, times)
+        hazard, relief = np.zeros(times), np.zeros(times)
+        np.add.at(hazard, self.index, 1 / denominators)
+        np.add.at(relief, self.index, self.gone / denominators)
+        return hazard, relief
 
 
 @dataclass(frozen=True, slots=True)

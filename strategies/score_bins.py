@@ -84,18 +84,18 @@ def edges(
     """
     if resolution == "exact" and scale == "probability":
         return [np.arange(GRID + 1)] * models
-    cells = [start(scale)] * models
     # Crowded cells are cut into pieces of about a quarter bin, so that merged bins come out even.
     sums, crowded = (3, 2 * per_bin) if resolution == "binned" else (12, 1)
-    for last in np.arange(sums) == sums - 1:
-        patients = _patients(federation, cells)
+    cells = [start(scale)] * models
+    patients = _patients(federation, cells)
+    for _ in range(sums - 1):
         finer = [
             split(lower, scale, np.where(n > crowded, 4 * n // per_bin if resolution == "binned" else 128, 1))
             for lower, n in zip(cells, patients, strict=True)
         ]
-        if last or all(len(new) == len(old) for new, old in zip(finer, cells, strict=True)):
+        if all(len(new) == len(old) for new, old in zip(finer, cells, strict=True)):
             break
-        cells = finer
+        cells, patients = finer, _patients(federation, finer)
     if resolution == "exact":
         return [_occupied(lower, n) for lower, n in zip(cells, patients, strict=True)]
     return [_merged(lower, scale, n, per_bin) for lower, n in zip(cells, patients, strict=True)]

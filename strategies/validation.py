@@ -5,8 +5,8 @@ in the same sums. Messages: score bins (0 to 3), histogram (1), then the recalib
 counts at thresholds and `compare` beside them: 9 to 12 in all, 6 to 9 with exact scores, for any number of models.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,9 +52,8 @@ def validate_binary(federation: Federation, models: Sequence[str], settings: Set
             return [why] * len(models)
 
     thresholds = _thresholds(models, settings)
-    recalibrations, called = federation.together(
-        [recalibrated, lambda: federation.sum(cutoff.above, thresholds=thresholds)]
-    )
+    parts: list[Callable[[], Any]] = [recalibrated, lambda: federation.sum(cutoff.above, thresholds=thresholds)]
+    recalibrations, called = federation.together(parts)
     figures = {}
     for m, name in enumerate(models):
         n, cells = int(patients[m].sum()), len(edges[m])

@@ -5,7 +5,8 @@ Messages: score bins (3) with the time grid (2) beside them, then joint table, r
 for any number of models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,19 +49,19 @@ def validate_survival(
     def times() -> survival.Exits:
         return survival.timeline(federation, step)
 
-    edges, total = federation.together([cells, times])
+    first: list[Callable[[], Any]] = [cells, times]
+    edges, total = federation.together(first)
     n, events = int(total.exits.sum()), int(total.events.sum())
     if n < settings.minimum_count:
         return {name: withheld(SURVIVAL_FIGURES, settings.minimum_count) for name in models}
 
     points = concordance.points(total, horizons)
-    ranking, groups, brier = federation.together(
-        [
-            lambda: _ranking(federation, models, edges, points, total, settings),
-            lambda: _groups(federation, models, points, settings),
-            lambda: _brier(federation, models, total, settings),
-        ]
-    )
+    parts: list[Callable[[], Any]] = [
+        lambda: _ranking(federation, models, edges, points, total, settings),
+        lambda: _groups(federation, models, points, settings),
+        lambda: _brier(federation, models, total, settings),
+    ]
+    ranking, groups, brier = federation.together(parts)
     return {name: {"n": n, "events": events} | ranking[name] | brier[name] | groups[name] for name in models}
 
 
@@ -105,7 +106,8 @@ def _groups(
 ) -> dict[str, dict[str, Figure]]:
     """Kaplan-Meier, log-rank and hazard ratio of low and high risk."""
     names = ("kaplan_meier", "median", "log_rank", "hazard_ratio")
-    figures = {name: dict.fromkeys(names, undefined("no cut-off was chosen for this model")) for name in models}
+    none = undefined("no cut-off was chosen for this model")
+    figures: dict[str, dict[str, Figure]] = {name: dict.fromkeys(names, none) for name in models}
     cutoffs = cutoff.on_grid(np.array([settings.cutoffs.get(name, 0.0) for name in models]))
     if not settings.cutoffs:
         return figures
