@@ -67,7 +67,7 @@ def assign_folds(
     seed: int,
     site: str,
     offset: int,
-    ids: Sequence[str],
+    ids: Sequence[str] | Texts,
     classes: Sequence[float] | NDArray[np.float64],
     folds: int,
     *,

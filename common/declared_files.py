@@ -192,14 +192,14 @@ def _place(loc: Sequence[str | int], tables: Any) -> tuple[str, str]:
     return f"[{table}]" if table else "", key
 
 
-def _steps(loc: Sequence[str | int], tables: Any) -> Iterator[tuple[Any, Any]]:
+def _steps(loc: Sequence[Any], tables: Any) -> Iterator[tuple[Any, Any]]:
     """Keys and indices of `loc` with what stands there in the file.
 
     Between them pydantic puts the tags of unions: what is no key of the file at that point is one, unless last.
     """
-    here = tables
+    here: Any = tables
     for depth, part in enumerate(loc):
-        keys = here if isinstance(here, dict) else range(len(here)) if isinstance(here, list | tuple) else ()
+        keys: Any = here if isinstance(here, dict) else range(len(here)) if isinstance(here, list | tuple) else ()
         if part not in keys and depth < len(loc) - 1:
             continue
         here = here[part] if part in keys else None

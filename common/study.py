@@ -164,7 +164,8 @@ def parse_study(tables: dict[str, Any], *, source: str = FILE_NAME, folder: Path
     `source` names the file in messages; `folder` is where relative paths of the study start.
     """
     study = validate(Study, tables, source=source, error=StudyError)
-    if mistakes := cross_checks(study):
+    # the type checker sees this module under two names, common.study and cohortium.common.study
+    if mistakes := cross_checks(study):  # pyright: ignore[reportArgumentType]
         raise refusal(source, mistakes, StudyError)
     study._folder = folder or Path()
     return study

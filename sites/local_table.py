@@ -5,6 +5,7 @@ The one place that opens it. Whatever stops reading stops the site: an I/O error
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,14 +47,14 @@ def read_local_table(site: Site, columns: Sequence[str]) -> dict[str, Texts]:
         remedy = "correct the table, or map the name under [data.columns] in the site file"
         raise SiteError("\n  ".join([f"{here}:", *lacking, remedy]))
     for column, value in site.data.where.items():
-        frame = frame[frame[column].map(_cell).map(level_text) == level_text(value)]
-    if frame.empty:
+        frame = frame.loc[[level_text(_cell(raw)) == level_text(value) for raw in frame[column]]]
+    if not len(frame):
         what = f"no row matches where = {site.data.where}" if site.data.where else "holds no row"
         raise SiteError(f"{here}: {what}; correct [data] in the site file")
     return {name: _study_values(site, name, frame[local]) for name, local in wanted.items()}
 
 
-def _study_values(site: Site, name: str, column: pd.Series) -> Texts:
+def _study_values(site: Site, name: str, column: Any) -> Texts:
     """Stripped texts, missing codes emptied, local codes replaced by study values."""
     missing = {level_text(code) for code in site.data.missing_codes}
     codes = {level_text(local): str(value) for local, value in site.data.codes.get(name, {}).items()}

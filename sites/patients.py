@@ -4,6 +4,7 @@ A row is judged in a fixed order (identity, part, endpoints, variables) and excl
 wrong with the file rather than with a row is a SiteError (local_table.py).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from cohortium.sites.site_file import Site
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Patients:
     def without(self, exclusions: Iterable[Exclusion], study: Study) -> "Patients":
         """These patients less some found unusable later (an image, say); folds are dealt anew over who remains."""
         exclusions = tuple(exclusions)
-        gone = {exclusion.patient_id for exclusion in exclusions}
-        frame = self.frame[~self.frame["patient_id"].isin(gone)].reset_index(drop=True)
+        gone = [exclusion.patient_id for exclusion in exclusions]
+        frame = self.frame.loc[~self.frame["patient_id"].isin(gone)].reset_index(drop=True)
         return Patients(self.site, _with_folds(frame, study, self.site), (*self.exclusions, *exclusions))
 
     def table(self) -> Table:
@@ -98,7 +101,7 @@ def read_patients(study: Study, site: Site) -> Patients:
     outcomes = columns
     columns = {v.name: _variable(judge, v, local[v.name], site.data.decimal) for v in study.variable} | outcomes
     usable = judge.usable
-    frame = pd.DataFrame({"patient_id": judge.ids, "part": parts, **columns})[usable].reset_index(drop=True)
+    frame = pd.DataFrame({"patient_id": judge.ids, "part": parts, **columns}).loc[usable].reset_index(drop=True)
     return Patients(site.name, _with_folds(frame, study, site.name), judge.exclusions())
 
 
@@ -180,13 +183,11 @@ def _looked_up(texts: Texts, table: dict[str, float], default: float = np.nan) -
 
 def _numbers(judge: _Judge, name: str, texts: Texts, decimal: str) -> Array:
     """Finite decimal numbers; missing stays NaN, any other text excludes its row."""
-    pointed = pd.Series(texts if decimal == "." else [text.replace(",", ".") for text in texts], dtype=object)
-    # pandas decides what is a number (no underscores, no hexadecimal); numpy converts it, since pandas rounds the last
-    # digit of about a third of all numbers wrong
-    numeric = np.isfinite(pd.to_numeric(pointed, errors="coerce").to_numpy(dtype=np.float64))
-    judge.exclude(~numeric & (texts != ""), f"{name} is not a number", texts)
-    values = np.full(len(texts), np.nan)
-    values[numeric] = pointed[numeric].to_numpy(dtype=np.str_).astype(np.float64)
+    pointed = texts if decimal == "." else [text.replace(",", ".") for text in texts]
+    # float() is exactly rounded; pandas.to_numeric gets the last digit of about a third of all numbers wrong
+    values = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in pointed], dtype=np.float64)
+    values[np.isinf(values)] = np.nan  # 1e400
+    judge.exclude(np.isnan(values) & (texts != ""), f"{name} is not a number", texts)
     return values
 
 
@@ -197,8 +198,8 @@ def _with_folds(frame: pd.DataFrame, study: Study, site: str) -> pd.DataFrame:
     primary = study.study.primary
     outcome = f"endpoint.{primary}" + (".event" if study.outcome_kind == "survival" else "")
     folds = np.full(len(frame), -1.0)
-    train = (frame["part"] == "train").to_numpy()
+    train = np.asarray(frame["part"]) == "train"
     if train.any():
-        ids, classes = frame["patient_id"][train].tolist(), frame[outcome][train].to_numpy()
+        ids, classes = np.asarray(frame["patient_id"])[train], np.asarray(frame[outcome])[train]
         folds[train] = assign_folds(study.study.seed, site, site_offset(study, site), ids, classes, study.split.folds)
     return frame.assign(fold=folds)

@@ -10,6 +10,7 @@ import pytest
 
 from cohortium.common.errors import StudyError
 from cohortium.common.study import load_study, parse_study, study_schema
+from cohortium.sites.site_file import site_schema
 
 STUDIES = Path(__file__).parents[1] / "data" / "studies"
 NAMES = ("uci_heart", "tcga_brca", "sarcoma")
@@ -116,3 +117,11 @@ def test_files_that_cannot_be_read(tmp_path):
         path.chmod(0)
         with pytest.raises(StudyError, match="check its permissions"):
             load_study(path)
+
+
+@pytest.mark.parametrize(("schema", "page"), [(study_schema, "study-file.md"), (site_schema, "site-file.md")])
+def test_every_key_is_documented(schema, page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    published = schema()
+    keys = {key for table in published["$defs"].values() for key in table.get("properties", {})} - {"method"}
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
