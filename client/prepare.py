@@ -27,15 +27,13 @@ from cohortium.common.study import Study
 from cohortium.common.table import Table
 from cohortium.sites.flow import Exclusion, Flow
 from cohortium.sites.patients import read_patients
+from cohortium.sites.prepared import FEATURES, FLOW, TABLE
 from cohortium.sites.site_file import Site
 
 if TYPE_CHECKING:
     from cohortium.client.imaging.site_images import SiteImages
 
-TABLE = "table.parquet"
-FLOW = "flow.json"
 EXCLUDED = "excluded.csv"
-FEATURES = "features.json"
 LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "torch", "monai")
 
 

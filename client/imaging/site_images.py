@@ -70,18 +70,17 @@ def measure_site(
     _check_folders(site, recipe, cases)
     images = SiteImages()
     store = Store(cache)
-    measured: dict[str, Measured] = {}
+    found: dict[str, Measured | Exclusion] = {}
     with progress.stage(f"{site.name}: images", total=len(cases)) as step:
-        for patient_id, found in _measure_all(cases, recipe, store, pool, images):
-            if isinstance(found, Exclusion):
-                images.exclusions.append(found)
-            else:
-                measured[patient_id] = found
+        for patient_id, result in _measure_all(cases, recipe, store, pool, images):
+            found[patient_id] = result
             step.advance()
+    # In the order of the patients, whichever process was done first
+    images.exclusions = [found[p] for p in patient_ids if isinstance(found[p], Exclusion)]
+    measured = {p: found[p] for p in patient_ids if isinstance(found[p], Measured)}
     names = recipe.radiomics_columns()
-    usable = [patient_id for patient_id in patient_ids if patient_id in measured]
-    images.columns = {p: dict(zip(names, measured[p].values.tolist(), strict=True)) for p in usable}
-    pictures = {patient_id: measured[patient_id].pictures for patient_id in usable}
+    images.columns = {p: dict(zip(names, case.values.tolist(), strict=True)) for p, case in measured.items()}
+    pictures = {p: case.pictures for p, case in measured.items()}
     _embed_all(study, site, pictures, images, store, progress)
     return images
 
