@@ -22,7 +22,7 @@ def recalibrate(federation, models):
 
 
 def harrells_spline(x, knots):
-    """Restricted cubic spline, Harrell (2015) equation 2.25: column by column, in the units of x."""
+    """Restricted cubic spline as Harrell (2015), section 2.4.5, writes it: column by column, in the units of x."""
     positive = lambda v: np.maximum(v, 0) ** 3  # noqa: E731
     *_, before, last = knots
     terms = [

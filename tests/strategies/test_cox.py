@@ -138,9 +138,10 @@ def test_times_as_they_are_need_strata(rossi):
 
 
 def test_golden_leukaemia():
-    """6-MP against placebo, Freireich et al., Blood 1963; Kalbfleisch & Prentice (2002), section 4.2.
+    """6-MP against placebo, Freireich et al., Blood 1963.
 
-    Published log hazard ratios: Breslow 1.509 (se .410), Efron 1.572 (se .412).
+    Log hazard ratios: Breslow 1.509 (se .410), Kleinbaum & Klein, Survival Analysis (2012), chapter 3, model 1; Efron
+    1.572 (se .412), coxph of R's survival on MASS::gehan.
     """
     drug = [6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35]
     relapsed = [1, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]

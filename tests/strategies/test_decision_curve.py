@@ -35,12 +35,11 @@ def test_one_class():
     np.testing.assert_allclose(ours[:, 0], -0.25 * (rows.score >= 0.2).mean(0))
 
 
-def test_golden_published_example():
-    """Vickers & Elkin, Med Decis Making 26:565 (2006), equation and worked figures of the text.
+def test_golden_worked_by_hand():
+    """100 patients, 30 with the outcome; at 25 % a false positive weighs 1/3 (Vickers & Elkin 2006, their equation).
 
-    902 men, 236 with the outcome; at a threshold of 20 % treating all has net benefit (236 - 666 * .25) / 902 = .0770.
+    Called: 24 with and 18 without: 24/100 - 18/100 / 3 = .18. All: 30/100 - 70/100 / 3 = .0667.
     """
-    total = np.array([666, 236])
-    assert decision_curve.treat_all(total, (0.2,))[0] == pytest.approx((236 - 666 * 0.25) / 902, rel=1e-14)
-    called = np.array([[400], [200]])
-    assert decision_curve.net_benefit(called, total, (0.2,))[0] == pytest.approx((200 - 100) / 902, rel=1e-14)
+    total, called = np.array([70, 30]), np.array([[18], [24]])
+    assert decision_curve.net_benefit(called, total, (0.25,))[0] == pytest.approx(0.18, rel=1e-14)
+    assert decision_curve.treat_all(total, (0.25,))[0] == pytest.approx(0.2 / 3, rel=1e-14)

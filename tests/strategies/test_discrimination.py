@@ -16,7 +16,7 @@ EXACT = [np.arange(10_001)] * 3
 
 
 def delong(y: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUCs and covariance by DeLong, DeLong & Clarke-Pearson (1988), equations 3 to 6, pair by pair."""
+    """AUCs and covariance by the definition of DeLong, DeLong & Clarke-Pearson (1988), pair by pair."""
     cases, controls = score[y == 1], score[y == 0]
     wins = (cases[:, None] > controls) + 0.5 * (cases[:, None] == controls)  # psi, (cases, controls, models)
     covariance = np.cov(wins.mean(1).T) / len(cases) + np.cov(wins.mean(0).T) / len(controls)

@@ -124,8 +124,9 @@ def test_figures_that_do_not_exist():
 def test_golden_leukaemia():
     """6-MP against placebo, Freireich et al., Blood 1963.
 
-    Kleinbaum & Klein, Survival Analysis (2012), chapters 2 and 3: survival on 6-MP .8571, .8067, .7529, .6902, .6275,
-    .5378, .4482; medians 23 and 8 weeks; log-rank chi-squared 16.793. Efron's log hazard ratio 1.572 (R survival).
+    Kleinbaum & Klein, Survival Analysis (2012), chapter 2: survival on 6-MP .8571, .8067, .7529, .6902, .6275,
+    .5378, .4482; medians 23 and 8 weeks; log-rank chi-squared 16.793. Efron's log hazard ratio 1.572
+    (coxph of R's survival on MASS::gehan).
     """
     drug = [6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35]
     relapsed = [1, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
