@@ -9,18 +9,17 @@ A study without images imports neither torch nor SimpleITK here.
 
 import csv
 import json
-import signal
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cohortium.client.imaging.workers import worker_pool
 from cohortium.common.errors import SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
@@ -114,29 +113,6 @@ def prepare(
         computed=images.computed if images else 0,
         kept=images.kept if images else 0,
     )
-
-
-@contextmanager
-def worker_pool(jobs: int) -> Iterator[Executor | None]:
-    """Processes that measure images; None for one job, which needs none."""
-    if jobs == 1:
-        yield None
-        return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """One thread a process; Ctrl-C is for the process that waits for this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import SimpleITK as sitk
-    from threadpoolctl import threadpool_limits
-
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    threadpool_limits(1)
 
 
 # --- what is written ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ region's bounding box: how much of the body a scan shows around it makes no diff
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from cohortium.client.imaging.region import bounding_box
 from cohortium.common.errors import CaseError
@@ -56,7 +56,7 @@ def match_landmarks(values: Array, around: Array) -> Array:
     landmarks, first = np.unique(np.percentile(around, LANDMARKS), return_index=True)
     if len(landmarks) < 2:
         return zscore(values, around)
-    standard = stats.norm.ppf(LANDMARKS / 100)[first]
+    standard = special.ndtri(LANDMARKS / 100)[first]
     mapped = np.interp(values, landmarks, standard)
     slope = np.diff(standard) / np.diff(landmarks)
     below, above = values < landmarks[0], values > landmarks[-1]
