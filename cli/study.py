@@ -66,7 +66,7 @@ def summary(study: "Study") -> list[str]:
     ]
     lines += [f"opt-in     each site must agree to {key}" for key in study.opt_ins]
     if privacy.released_numbers is None:
-        lines.append("note       privacy.released_numbers is unset: numbers are counted and reported, not limited")
+        lines.append("note       privacy.released_numbers is unset: how many numbers leave a site is not limited")
     return lines
 
 

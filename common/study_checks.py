@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from cohortium.common.study import Study
 
 ENDPOINT_KIND = {"logistic": "binary", "lasso": "binary", "network": "binary", "cox": "survival"}
+UNKEPT_PROMISES = (("validation", "bootstrap"), ("privacy", "released_numbers"), ("federation", "quorum"))
+"""Keys that nothing acts on yet: a value is refused, since a limit that is silently not applied is worse than none."""
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
 
 def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
-    checks = (_variables, _endpoints, _regions, _features, _harmonise, _split, _models, _validation, _privacy)
+    checks = (_variables, _endpoints, _regions, _features, _harmonise, _models, _validation, _privacy, _unkept)
     return [mistake for check in checks for mistake in check(study)]
 
 
@@ -58,12 +60,7 @@ def _harmonise(study: "Study") -> Iterator[Mistake]:
     if study.harmonise is None:
         return
     yield from _unknown("[harmonise]", "features", study.harmonise.features, study.features, "feature set")
-    protectable = (*study.variables, *study.endpoint)
-    yield from _unknown("[harmonise]", "protect", study.harmonise.protect, protectable, "variable or endpoint")
-
-
-def _split(study: "Study") -> Iterator[Mistake]:
-    yield from _unknown("[federation]", "quorum", study.federation.quorum, study.sites, "site in [split]")
+    yield from _unknown("[harmonise]", "protect", study.harmonise.protect, study.variables, "variable")
 
 
 def _models(study: "Study") -> Iterator[Mistake]:
@@ -140,3 +137,11 @@ def _privacy(study: "Study") -> Iterator[Mistake]:
             f"{len(train)} training sites, but minimum_sites = {minimum}; add sites or lower minimum_sites (3 at least)"
         )
         yield Mistake("[split]", f"train = {shown(train)}", problem)
+
+
+def _unkept(study: "Study") -> Iterator[Mistake]:
+    for table, key in UNKEPT_PROMISES:
+        tables = getattr(study, table)
+        value = getattr(tables, key)
+        if value != type(tables).model_fields[key].default:
+            yield Mistake(f"[{table}]", f"{key} = {shown(value)}", "this version does not act on it; leave it out")
