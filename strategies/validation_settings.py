@@ -35,7 +35,7 @@ class Settings:
     horizon : tuple of float
         Times at which AUC and Brier score of survival are reported.
     baseline_survival : mapping of model to tuple of float
-        Survival at each horizon of a patient with score 0; a model without it has no Brier score.
+        Survival at each horizon of a patient with score 0; a model without it (or with none) has no Brier score.
     concordance : {"pooled", "within_site"}
         Pairs that the C-index compares. ``"within_site"`` sends no joint table of times and scores.
     """

@@ -157,18 +157,19 @@ def _brier(
     """Brier score at the horizons, where a model predicts survival."""
     none = undefined("the model predicts no survival at this time: it has no baseline hazard over all sites")
     figures = {name: {"brier_at": _by_time(settings, [none] * len(settings.horizon))} for name in models}
-    if not settings.baseline_survival or not settings.horizon:
+    predicted = {name: values for name, values in settings.baseline_survival.items() if len(values)}
+    if not predicted or not settings.horizon:
         return figures
     certain = (1.0,) * len(settings.horizon)
     scores = concordance.brier(
         federation,
         total,
         survival.time_cell(np.array(settings.horizon, float), settings.time_step),
-        np.array([settings.baseline_survival.get(name, certain) for name in models]),
+        np.array([predicted.get(name, certain) for name in models]),
         time_step=settings.time_step,
     )
     for m, name in enumerate(models):
-        if name in settings.baseline_survival:
+        if name in predicted:
             missing = undefined("nobody is followed beyond this time")
             found = [float(score) if np.isfinite(score) else missing for score in scores[m]]
             figures[name] = {"brier_at": _by_time(settings, found)}

@@ -36,7 +36,7 @@ def settings(**changes) -> validation.Settings:
 @pytest.mark.parametrize("sites", [PooledSites, FixedPointSites])
 def test_figures_equal_lifelines(fitted, sites):
     rows, model = fitted
-    baseline = {"nodes": tuple(model.baseline.survival(np.array([1095, 1825])))}
+    baseline = {"nodes": tuple(model.baseline.survival(np.array([1095, 1825]))), "age": ()}
     federation = sites(odd_sites(rows, rows.event))
     figures = validation.validate_survival(federation, MODELS, settings(baseline_survival=baseline))
     assert federation.rounds <= 9  # 4 messages: the sums of each travel together
