@@ -19,7 +19,14 @@ from cohortium.server.report.coefficients import coefficients_forest, coefficien
 from cohortium.server.report.estimands import model_notes, study_notes
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
-from cohortium.server.report.leaving import kind_label, missing_figures, read_sums, statistics_grid, traffic_grid
+from cohortium.server.report.leaving import (
+    held_by_grid,
+    kind_label,
+    missing_figures,
+    read_sums,
+    statistics_grid,
+    traffic_grid,
+)
 from cohortium.server.report.measures import (
     confusion_matrices,
     cutoff_grid,
@@ -31,7 +38,7 @@ from cohortium.server.report.measures import (
 )
 from cohortium.server.report.population import flow, site_bars, table_one
 from cohortium.server.report.survival_curves import kaplan_meier
-from cohortium.server.report.text import absent, cohort_label, number, p_value, with_interval, words
+from cohortium.server.report.text import absent, cohort_label, count, number, p_value, with_interval, words
 
 Record = Mapping[str, Any]
 FORMAT = "cohortium-results/1"
@@ -76,6 +83,7 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["count"] = count
     models = results.get("models") or {}
     cohort_names = {name.partition("/")[0] for model in models.values() for name in model.get("cohorts") or {}}
     return environment.get_template("report.html").render(
@@ -93,6 +101,7 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         traffic=traffic_grid(results, sums),
         statistics=statistics_grid(sums),
         numbers_released=sum(line.get("numbers", 0) for line in sums),
+        held_by=held_by_grid(results),
         missing=missing_figures(results),
         checklist=checklist(results, study),
         variables=study.get("variable") or [],
@@ -167,7 +176,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
     cohorts = model.get("cohorts") or {}
     kind = model.get("kind", "")
     declared = (study.get("model") or {}).get(name, {})
-    endpoint = declared.get("endpoint") or (study.get("study") or {}).get("primary", "")
+    endpoint = model.get("endpoint") or declared.get("endpoint") or (study.get("study") or {}).get("primary", "")
     coefficients = model.get("coefficients") or []
     label = words(name)
     present = {c: cohorts[c] for c in whole_cohorts(cohorts) if not absent(cohorts[c])}
@@ -191,7 +200,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),
         "measures": measures_grid(cohorts, f"Model {label}: performance by cohort.", unit) if cohorts else None,
         "pictures": [p for p in pictures if p],
-        "kaplan_meier": _kaplan_meier(label, present, study, unit),
+        "kaplan_meier": _kaplan_meier(label, present, unit),
         "cutoff": cutoff_grid(cohorts, f"Model {label}: at its cut-off."),
         "cutoff_sentence": cutoff_sentence(cohorts),
         "matrices": confusion_matrices(cohorts),
@@ -208,8 +217,7 @@ def _time_unit(study: Record, endpoint: str) -> str:
     return "days"
 
 
-def _kaplan_meier(label: str, cohorts: Record, study: Record, unit: str) -> list[Picture]:
-    minimum_count = (study.get("privacy") or {}).get("minimum_count", 5)
+def _kaplan_meier(label: str, cohorts: Record, unit: str) -> list[Picture]:
     pictures = []
     for cohort, record in cohorts.items():
         groups = look_up(record, "survival.kaplan_meier")
@@ -222,9 +230,8 @@ def _kaplan_meier(label: str, cohorts: Record, study: Record, unit: str) -> list
         if log_rank and not absent(log_rank):
             said.append(f"log-rank p {p_value(log_rank['p'])}")
         caption = f"Model {label}, {cohort_label(cohort).lower()}: survival by risk group, with 95% bands."
-        pictures.append(
-            kaplan_meier(groups, unit=unit, minimum_count=minimum_count, subtitle="; ".join(said), caption=caption)
-        )
+        caption += " Numbers at risk are those before the group's next event."
+        pictures.append(kaplan_meier(groups, unit=unit, subtitle="; ".join(said), caption=caption))
     return [p for p in pictures if p]
 
 

@@ -33,23 +33,25 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     """Make the table of coefficients, or None where the model has none."""
     if not coefficients:
         return None
-    ratio = ratio_name(kind)
-    grid = Grid(caption, ["Term", "Coefficient", "SE", f"{ratio} (95% CI)", "p"])
+    # Penalised estimates have none of these anywhere: a note says so, not three columns of it.
+    shown = [key for key in ("se", "ratio", "p") if any(isinstance(row.get(key), int | float) for row in coefficients)]
+    titles = {"se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
+    write = {"se": number, "ratio": _written_ratio, "p": p_value}
+    grid = Grid(caption, ["Term", "Coefficient", *(titles[key] for key in shown)])
     for row in coefficients:
-        cells = [
-            grid.cell(row if absent(row) else row.get("estimate"), number),
-            grid.cell(row.get("se"), number),
-            grid.cell(_ratio(row), _written_ratio),
-            grid.cell(row.get("p"), p_value),
-        ]
-        grid.row(term_label(row["term"]), cells)
+        estimate = grid.cell(row if absent(row) else row.get("estimate"), number)
+        others = [grid.cell(_ratio(row) if key == "ratio" else row.get(key), write[key]) for key in shown]
+        grid.row(term_label(row["term"]), [estimate, *others])
+    missing = absent(coefficients[0].get("se"))
+    if missing and "se" not in shown:
+        grid.noted("", f"standard error and p {missing.kind}: {missing.reason}")
     return grid
 
 
 def _ratio(row: Record) -> Any:
     if row.get("ratio") is None or row["term"] == "(Intercept)":
         return None
-    return row if not absent(row["ratio"]) else row["ratio"]
+    return row["ratio"] if absent(row["ratio"]) else {"ratio": row["ratio"], "ratio_ci": row.get("ratio_ci")}
 
 
 def _written_ratio(row: Record) -> str:

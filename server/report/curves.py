@@ -74,7 +74,7 @@ def calibration(figures: Mapping[str, Mapping[str, Any]], look: Styles, *, capti
         unit_axes(axes, "Predicted risk", "Observed proportion")
         for name, line in drawn.items():
             axes.plot(line[:, 0], line[:, 1], marker="o", markersize=3.5, label=name, **look[name])
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
         told = "; ".join(
             f"{name}, {len(line)} groups, predicted {number(line[0, 0], 2)} to {number(line[-1, 0], 2)}, "
             f"observed {number(line[0, 1], 2)} to {number(line[-1, 1], 2)}"
@@ -108,7 +108,7 @@ def decision(figures: Mapping[str, Mapping[str, Any]], look: Styles, *, caption:
         top = max(float(every[:, 1].max()), 0.02)
         axes.set(xlabel="Threshold probability", ylabel="Net benefit", ylim=(-0.25 * top, 1.15 * top))
         axes.set_xlim(0, float(every[:, 0].max()))
-        axes.legend(loc="upper right")
+        axes.legend(loc="best")
         told = "; ".join(
             f"{name} from {number(line[0, 1], 3)} at {number(line[0, 0], 2)} to {number(line[-1, 1], 3)} "
             f"at {number(line[-1, 0], 2)}"

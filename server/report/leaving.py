@@ -27,7 +27,7 @@ def traffic_grid(results: Record, sums: list[dict[str, Any]]) -> Grid | None:
     names = [site["name"] for site in results.get("sites", [])] or list(up)
     if not up and not sums:
         return None
-    took_part = Counter(site for line in sums for site in line.get("sites", ()))
+    took_part = Counter(site for line in sums if line.get("statistics") for site in line.get("sites", ()))
     grid = Grid("What left each site, and what it received.", ["Site", "Sent", "Received"])
     if sums:
         grid.columns.append("Sums it took part in")
@@ -46,6 +46,22 @@ def statistics_grid(sums: list[dict[str, Any]]) -> Grid | None:
     for name, times in sorted(asked.items()):
         grid.row(name, [count(times)])
     return grid
+
+
+def held_by_grid(results: Record) -> Grid | None:
+    """Make the table of the sites that each cohort's figures come from; subgroups are those of their cohort."""
+    held_by = {name: sites for name, sites in (results.get("held_by") or {}).items() if _is_whole(name)}
+    if not held_by:
+        return None
+    grid = Grid("Sites that took part in each cohort's figures.", ["Cohort", "Sites", "Sent as"])
+    for name, sites in held_by.items():
+        how = "sums over sites" if len(sites) > 1 else "finished figures"
+        grid.row(cohort_label(name), [", ".join(map(words, sites)), how])
+    return grid
+
+
+def _is_whole(cohort: str) -> bool:
+    return all(subset.startswith("site:") for subset in cohort.split("/")[1:])
 
 
 def missing_figures(results: Record) -> list[dict[str, Any]]:

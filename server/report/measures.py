@@ -1,11 +1,12 @@
 """Measures: the tables of a model's performance, by cohort, from its record in results.json."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from cohortium.server.report.forest import Line
-from cohortium.server.report.grid import Cell, Grid
+from cohortium.server.report.grid import Grid
 from cohortium.server.report.text import (
     COHORTS,
     absent,
@@ -73,6 +74,9 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "calibration.ici": ("Integrated calibration index", with_interval),
     "calibration.hosmer_lemeshow": ("Hosmer–Lemeshow χ²", _chi2),
     "survival.c_index": ("C-index (95% CI)", with_interval),
+    "survival.c_index.bound": ("C-index, largest error by binned scores", partial(with_interval, digits=4)),
+    "survival.median.low": ("Median survival, low risk", partial(with_interval, digits=0)),
+    "survival.median.high": ("Median survival, high risk", partial(with_interval, digits=0)),
     "survival.hazard_ratio": ("Hazard ratio, high against low risk", _hazard_ratio),
     "survival.log_rank": ("Log-rank χ²", _log_rank),
 }
@@ -99,7 +103,8 @@ def measures_grid(cohorts: Record, caption: str, time_unit: str) -> Grid:
     for path, (label, write) in rows.items():
         figures = [look_up(cohorts[name], path) for name in names]
         if any(figure is not None and not absent(figure) for figure in figures) or path in cohorts.get(names[0], ()):
-            grid.row(label, [grid.cell(figure, write) for figure in figures])
+            unit = f" ({time_unit})" if path.startswith("survival.median") else ""
+            grid.row(label + unit, [grid.cell(figure, write) for figure in figures])
     for path, label in AT_TIMES.items():
         tables = [look_up(cohorts[name], path) for name in names]
         by_time = [at_times(table) for table in tables]
@@ -170,27 +175,29 @@ def cutoff_sentence(cohorts: Record) -> str:
 
 
 def parts_grid(cohorts: Record, caption: str) -> tuple[Grid, dict[str, list[Line]]] | None:
-    """Make the table of sites and subgroups, and the lines of its forest plots, by measure."""
+    """Make the table of sites, subgroups and secondary analyses, and the lines of its forest plots, by measure.
+
+    The forest leaves training out where there is anything else: apparent figures are no finding.
+    """
     names = [name for name in cohorts if "/" in name]
     if not names:
         return None
-    grid = Grid(caption, ["", "Patients", "Events", "AUC (95% CI)", "C-index (95% CI)"])
+    titles = {"n": "Patients", "events": "Events", "auc": "AUC (95% CI)", "survival.c_index": "C-index (95% CI)"}
+    figures = {name: {path: look_up(cohorts[name], path) for path in titles} for name in names}
+    present = [path for path in titles if any(of[path] and not absent(of[path]) for of in figures.values())] or ["n"]
+    grid = Grid(caption, ["", *(titles[path] for path in present)])
     lines: dict[str, list[Line]] = {"auc": [], "survival.c_index": []}
-    paths = ["n", "events", *lines]
-    present = [path for path in paths if _any_value(look_up(cohorts[name], path) for name in names)]
-    grid.columns = [""] + [title for title, path in zip(grid.columns[1:], paths, strict=True) if path in present]
-    for name in names:
-        record = cohorts[name]
-        cells: list[str | Cell] = []
-        for path in present:
-            figure = look_up(record, path)
-            cells.append(grid.cell(figure, count if path in ("n", "events") else with_interval))
+    drawn = [name for name in names if not name.startswith("train/")] or names
+    for part, group in groupby(names, key=lambda name: name.partition("/")[0]):
+        grid.subheading(cohort_label(part))
+        for name in group:
+            write = {path: count if path in ("n", "events") else with_interval for path in present}
+            cells = [grid.cell(figures[name][path], write[path]) for path in present]
+            grid.row(cohort_label(name).partition(", ")[2], cells)
+    for name in drawn:
+        for path, kept in lines.items():
+            figure = figures[name][path]
             value = None if absent(figure) else estimate(figure)
-            if path in lines and value is not None:
-                lines[path].append(Line(cohort_label(name), value, interval(figure)))
-        grid.row(cohort_label(name), cells)
+            if value is not None:
+                kept.append(Line(cohort_label(name), value, interval(figure)))
     return grid, lines
-
-
-def _any_value(figures: Iterable[Any]) -> bool:
-    return any(figure is not None for figure in figures)

@@ -47,9 +47,7 @@ def site_bars(results: Record) -> list[dict[str, Any]]:
     return [
         {
             "name": words(site["name"]),
-            "role": ", ".join(map(words, site["role"]))
-            if isinstance(site.get("role"), list)
-            else words(str(site.get("role", ""))),
+            "role": {"train": "training"}.get(site.get("role", ""), words(site.get("role", ""))),
             "given": count(site.get("given", 0)),
             "used": count(site.get("used", 0)),
             "excluded": count(sum((site.get("excluded") or {}).values())),

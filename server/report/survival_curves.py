@@ -13,9 +13,7 @@ GROUPS = {"low": ("Low risk", LOW_RISK, "-"), "high": ("High risk", HIGH_RISK, "
 DAYS_A_MONTH, DAYS_A_YEAR = 30.4375, 365.25
 
 
-def kaplan_meier(
-    curves: Mapping[str, Any], *, unit: str, minimum_count: int, subtitle: str, caption: str
-) -> Picture | None:
+def kaplan_meier(curves: Mapping[str, Any], *, unit: str, subtitle: str, caption: str) -> Picture | None:
     """Draw survival by risk group.
 
     Parameters
@@ -24,8 +22,6 @@ def kaplan_meier(
         ``low`` and ``high``, each a list of ``[time, survival, lower, upper, at risk]``.
     unit : str
         Unit of the times; days are shown as months or years where these read better.
-    minimum_count : int
-        Curves stop where fewer are at risk, and the number is then given as less than this.
     subtitle : str
         A line inside the figure: hazard ratio and log-rank test.
     caption : str
@@ -50,7 +46,7 @@ def kaplan_meier(
         axes.set(ylim=(-0.01, 1.02), xlabel=f"Time ({shown_unit})", ylabel="Survival probability")
         axes.set_xlim(0, longest / per_unit * 1.02)
         axes.legend(loc="lower left", title=subtitle or None, title_fontsize=9, alignment="left")
-        _numbers_at_risk(axes, drawn, per_unit, minimum_count)
+        _numbers_at_risk(axes, drawn, per_unit)
         told = "; ".join(
             f"{GROUPS[name][0].lower()} {_told(curve, per_unit)} {shown_unit}" for name, curve in drawn.items()
         )
@@ -70,7 +66,7 @@ def _shown_unit(unit: str, longest: float) -> tuple[float, str]:
     return 1.0, unit
 
 
-def _numbers_at_risk(axes: Axes, drawn: Mapping[str, np.ndarray], per_unit: float, minimum_count: int) -> None:
+def _numbers_at_risk(axes: Axes, drawn: Mapping[str, np.ndarray], per_unit: float) -> None:
     """Write a line a group below the axis; they take part in the layout, so that nothing is cut off."""
     ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]]
     axes.set_xticks(ticks)
@@ -81,19 +77,19 @@ def _numbers_at_risk(axes: Axes, drawn: Mapping[str, np.ndarray], per_unit: floa
         y = -0.255 - 0.065 * line
         axes.text(-0.06, y, label.split()[0], transform=axes.transAxes, fontsize=9, color=colour, va="top", ha="right")
         for tick in ticks:
-            text = at_risk(curve, tick * per_unit, minimum_count)
+            text = at_risk(curve, tick * per_unit)
             axes.text(tick, y, text, transform=below, fontsize=9, color=colour, va="top", ha="center")
 
 
-def at_risk(curve: np.ndarray, time: float, minimum_count: int) -> str:
-    """Write how many of a group are at risk at a time.
+def at_risk(curve: np.ndarray, time: float) -> str:
+    """Write how many of a group are at risk just before its first event at or after a time; a dash after the last.
 
     >>> curve = np.array([[3, 0.9, 0.8, 1, 40], [8, 0.7, 0.6, 0.8, 21]])
-    >>> at_risk(curve, 0, 5), at_risk(curve, 5, 5), at_risk(curve, 9, 5)
-    ('40', '21', '<5')
+    >>> at_risk(curve, 0), at_risk(curve, 5), at_risk(curve, 9)
+    ('40', '21', '–')
     """
     later = curve[curve[:, 0] >= time]
-    return f"{later[0, 4]:.0f}" if len(later) else f"<{minimum_count}"
+    return f"{later[0, 4]:.0f}" if len(later) else "–"
 
 
 def _told(curve: np.ndarray, per_unit: float) -> str:

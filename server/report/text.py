@@ -103,6 +103,8 @@ def with_interval(figure: Any, digits: int = 3) -> str:
     value, ci = estimate(figure), interval(figure)
     if value is None:
         return "–"
+    if ci and abs(value) < 10.0**-digits / 2 < ci[1] - ci[0]:
+        value = 0.0  # its interval says that it is nothing; 5.8×10⁻⁶ would only seem exact
     return number(value, digits) + (f" ({limits(*ci, digits)})" if ci else "")
 
 
@@ -140,13 +142,16 @@ def words(name: str) -> str:
 def cohort_label(cohort: str) -> str:
     """Name a cohort for a reader.
 
-    >>> cohort_label("internal"), cohort_label("train/site:north"), cohort_label("external/subgroup:sex=1")
-    ('Internal validation', 'Training, site north', 'External validation, sex = 1')
+    >>> cohort_label("internal"), cohort_label("train/site:north")
+    ('Internal validation', 'Training, site north')
+    >>> cohort_label("external/site:north/subgroup:sex=1"), cohort_label("train/analysis:fused->death,stage=2")
+    ('External validation, site north, sex = 1', 'Training, fused for death, stage = 2')
     """
-    part, _, rest = cohort.partition("/")
-    label = COHORTS.get(part, words(part))
-    if rest.startswith("site:"):
-        return f"{label}, site {words(rest.removeprefix('site:'))}"
-    if rest.startswith("subgroup:"):
-        return f"{label}, {words(rest.removeprefix('subgroup:')).replace('=', ' = ')}"
-    return label
+    part, *rest = cohort.split("/")
+    return ", ".join([COHORTS.get(part, words(part)), *map(_subset_label, rest)])
+
+
+def _subset_label(subset: str) -> str:
+    kind, _, what = subset.partition(":")
+    what = words(what).replace("=", " = ").replace("->", " for ").replace(",", ", ")
+    return f"site {what}" if kind == "site" else what

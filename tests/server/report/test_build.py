@@ -3,12 +3,14 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import tomli_w
 from matplotlib.figure import Figure
 
 from cohortium.common.errors import CohortiumError
 from cohortium.server.report.build import build_report, render
+from cohortium.server.report.survival_curves import at_risk
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 SUMS = [
@@ -131,6 +133,28 @@ def test_what_is_withheld_or_undefined_is_shown_with_its_reason(binary_page):
     ):
         assert reason in binary_page.text
     assert "clinical, External validation, calibration" in binary_page.text
+
+
+def test_numbers_at_risk_are_those_before_the_next_event():
+    curve = np.array([[0, 1, 1, 1, 40], [300, 0.9, 0.8, 1, 38], [800, 0.7, 0.6, 0.8, 21]])
+    assert [at_risk(curve, time) for time in (0, 1, 300, 301, 800, 801)] == ["40", "38", "38", "21", "21", "–"]
+
+
+def test_penalised_coefficients_say_once_that_they_have_no_error(small_results, study):
+    none = {"undefined": "a penalised estimate has no standard error"}
+    rows = [{"term": t, "estimate": 0.2, "se": none, "ci": none, "p": none, "ratio": 1.22, "ratio_ci": none}
+            for t in ("features.radiomics/ct/tumour/original_firstorder_Mean", "sex")]  # fmt: skip
+    small_results["models"]["fused"] |= {"kind": "lasso", "coefficients": rows}
+    page = Page(render(small_results, study, []))
+    assert "ct · tumour · original firstorder Mean" in page.text
+    assert "standard error and p undefined: a penalised estimate has no standard error" in page.text
+
+
+def test_who_held_each_cohort_is_shown(small_results, study):
+    held_by = {"train": ["north", "harbour"], "external": ["st_mary"], "external/subgroup:sex=1": ["st_mary"]}
+    page = Page(render(small_results | {"held_by": held_by}, study, []))
+    assert "north, harbour sums over sites" in page.text
+    assert "st mary finished figures" in page.text
 
 
 def test_what_left_each_site_is_shown(binary_page):
