@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_KIND = {"logistic": "binary", "lasso": "binary", "network": "binary", "cox": "survival"}
 UNKEPT_PROMISES = (("validation", "bootstrap"), ("privacy", "released_numbers"), ("federation", "quorum"))
-"""Keys that nothing acts on yet: a value is refused, since a limit that is silently not applied is worse than none."""
+"""Keys that nothing acts on: a value is refused, since a limit that is silently not applied is worse than none."""
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
 
@@ -145,3 +145,15 @@ def _unkept(study: "Study") -> Iterator[Mistake]:
         value = getattr(tables, key)
         if value != type(tables).model_fields[key].default:
             yield Mistake(f"[{table}]", f"{key} = {shown(value)}", "this version does not act on it; leave it out")
+    for name, variable in study.variables.items():
+        if variable.missing == "chained":
+            problem = "this version has no chained equations; use another way of filling in"
+            yield Mistake(f"[[variable]] {name!r}", "missing = 'chained'", problem)
+    for name, region in study.region.items():
+        if region.source == "model":
+            problem = "this version does not segment; have the sites contour (mask)"
+            yield Mistake(f"[region.{name}]", "source = 'model'", problem)
+    for name, model in study.model.items():
+        if getattr(model, "aggregation", "exact") != "exact":
+            problem = "this version does not average local fits; use exact"
+            yield Mistake(f"[model.{name}]", "aggregation = 'fedavg'", problem)
