@@ -151,7 +151,7 @@ def _unkept(study: "Study") -> Iterator[Mistake]:
             yield Mistake(f"[[variable]] {name!r}", "missing = 'chained'", problem)
     for name, region in study.region.items():
         if region.source == "model":
-            problem = "this version does not segment; have the sites contour (mask)"
+            problem = "sites of this version bring their contours; use mask, or ring around a mask"
             yield Mistake(f"[region.{name}]", "source = 'model'", problem)
     for name, model in study.model.items():
         if getattr(model, "aggregation", "exact") != "exact":

@@ -133,7 +133,12 @@ MISTAKES = [
     ("uci_heart", "validation/bootstrap", 10, "[validation] bootstrap = 10: this version does not act on it; leave it"),
     ("uci_heart", "variable/0/missing", "chained", "this version has no chained equations; use another way"),
     ("uci_heart", "model/full/aggregation", "fedavg", "this version does not average local fits; use exact"),
-    ("sarcoma", "region/liver", {"source": "model", "file": "w", "sha256": "0" * 64}, "this version does not segment"),
+    (
+        "sarcoma",
+        "region/liver",
+        {"source": "model", "file": "w", "sha256": "0" * 64},
+        "sites of this version bring their contours",
+    ),
     ("sarcoma", "harmonise/protect", ["age"], "[harmonise] protect = 'age': no such variable"),
     ("uci_heart", "validation/compare", [["full", "fll"]], "[validation] compare = 'fll': no such model; did you mean"),
     ("uci_heart", "validation/compare", [["full", "full"]], "compares a model with itself; name two models"),
