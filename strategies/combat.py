@@ -15,6 +15,7 @@ Missing features are left out feature by feature; a missing covariate counts as 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cohortium.common.errors import NotIdentifiable, SiteError
 from cohortium.common.federation import Federation, statistic
@@ -88,7 +89,7 @@ def within_site(rows: Matrix, *, mean: Array, sd: Array, protected: int) -> With
     )
 
 
-def harmonise(x: Array, protect: Array, training: Array, combat: Combat) -> Array:
+def harmonise(x: Array, protect: Array, training: NDArray[np.bool_], combat: Combat) -> Array:
     """Features of one site without its location and scale; nothing is sent.
 
     Parameters

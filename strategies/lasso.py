@@ -214,7 +214,7 @@ def _training_sets(by_fold: Start) -> TrainingSets:
         held_out_patients=np.concatenate([[0.0], by_fold.patients[usable]]),
         intercept=np.log(e / (n - e)),
         null_loss=-special.xlogy(share, share) - special.xlogy(1 - share, 1 - share),
-        null_gradient=(share[:, None] * total - with_outcome) / n[:, None],
+        null_gradient=np.asarray((share[:, None] * total - with_outcome) / n[:, None], dtype=np.float64),
     )
 
 

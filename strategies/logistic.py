@@ -124,7 +124,7 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
         if converged and np.abs(step).max() <= SETTLED:
             return Logistic(
                 coefficients=coefficients + step,
-                covariance=np.linalg.inv(triangle.symmetric(at.information)),
+                covariance=np.asarray(np.linalg.inv(triangle.symmetric(at.information)), dtype=np.float64),
                 log_likelihood=float(at.log_likelihood) + decrement**2 / 2,
                 patients=int(at.patients),
                 events=int(at.events),
@@ -139,7 +139,7 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
 def _newton_step(at: Terms, coefficients: Array, named: Sequence[str]) -> tuple[Array, float]:
     """Step (p + 1,) and Newton decrement, the length of the step in the metric of the information."""
     try:
-        step = np.linalg.solve(triangle.symmetric(at.information), at.gradient)
+        step = np.asarray(np.linalg.solve(triangle.symmetric(at.information), at.gradient), dtype=np.float64)
     except np.linalg.LinAlgError as vanished:
         raise _separated(coefficients, named) from vanished
     return step, float(np.sqrt(max(step @ at.gradient, 0.0)))
@@ -161,7 +161,7 @@ def _refuse_collinear(information: Array, named: Sequence[str]) -> None:
     values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
     if values[0] <= SINGULAR:
         parts = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3)
-        listed = " and ".join(named[part] for part in parts)
+        listed = " and ".join(named[int(part)] for part in parts)
         raise NotIdentifiable(f"{listed} determine each other (collinear); drop one of them or penalise the model")
 
 

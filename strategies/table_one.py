@@ -139,8 +139,9 @@ def independence(table: Counts) -> tuple[str, float]:
         return "chi2", float("nan")
     expected = stats.contingency.expected_freq(table)
     if table.shape == (2, 2) and expected.min() < FEW_EXPECTED:
-        return "fisher", float(stats.fisher_exact(table).pvalue)
-    return "chi2", float(stats.chi2_contingency(table, correction=False).pvalue)
+        return "fisher", float(stats.fisher_exact(table).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    tested = stats.chi2_contingency(table, correction=False)
+    return "chi2", float(tested.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _entry(
