@@ -26,7 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
         "init": ("cohortium.cli.site:init", "Write a site.toml to start from."),
         "check": ("cohortium.cli.site:check", "Dry-run the site's data against a study; nothing is sent."),
         "prepare": ("cohortium.cli.site:prepare", "Turn patients and images into the prepared table; nothing is sent."),
-        "preview": ("cohortium.cli.site_online:preview", "Show what would leave this site in a study."),
+        "preview": ("cohortium.cli.preview:preview", "Show what would leave this site in a study."),
         "approve": ("cohortium.cli.site:approve", "Agree to a study or a roster, by its hash."),
         "join": ("cohortium.cli.site_online:join", "Make this site's keys, to be enrolled by the coordinator."),
         "start": ("cohortium.cli.site_online:start", "Connect to the federation and answer approved studies."),

@@ -13,8 +13,8 @@ from cohortium.strategies import views
 def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write predictions.csv, one row a patient.
 
-    Columns: patient_id, part, with cross-validation fold, the endpoint columns (``NAME``, or ``NAME.time`` and
-    ``NAME.event``), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
+    Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the positive
+    value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
     and ``fit.MODEL`` the final model's.
 
     Parameters
@@ -25,9 +25,13 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
     columns: dict[str, Sequence[Any]] = {"patient_id": table.patient_id.tolist(), "part": table.part.tolist()}
     if folds:
         columns["fold"] = ["" if fold < 0 else int(fold) for fold in views.folds_of(context)]
-    for name, values in table.columns.items():
-        if name.startswith("endpoint."):
-            columns[name.removeprefix("endpoint.")] = [_number(value) for value in values]
+    for name, endpoint in context.study.endpoint.items():
+        stem = f"endpoint.{name}"
+        if endpoint.kind == "binary":
+            columns[endpoint.column] = [_number(value) for value in table.columns[stem]]
+        else:
+            columns[endpoint.time] = [_number(value) for value in table.columns[f"{stem}.time"]]
+            columns[endpoint.event] = [_number(value) for value in table.columns[f"{stem}.event"]]
     for model in models:
         final = views.score(context, model["object"], "final")
         scores = views.score(context, model["object"], "out_of_fold") if folds else final

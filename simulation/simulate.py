@@ -68,15 +68,13 @@ def simulate(
     progress = progress or NullProgress()
     folder = find_study(study_dir)
     study = overridden(load_study(folder), folder, seed=seed, patients=patients, sites=sites)
-    out.mkdir(parents=True, exist_ok=True)
+    _check_out(out, study, resume=resume)
     hospitals = _hospitals(study, folder, out, patients=patients, sites=sites, progress=progress)
-    _enrol(study, hospitals, out)
+    study_file = _enrol(study, hospitals, out)
     with worker_pool(jobs if study.features else 1) as pool:
         for site in hospitals:
             ready = prepared_folder(site.workspace, study.hash)
             prepare(study, site, ready, jobs=jobs, pool=pool, progress=progress, cache=cache)
-    study_file = out / "run" / "study.toml"
-    study_file.write_text(study.to_toml(), encoding="utf-8")
     return engines.run(
         engine,
         {site.name: (Path(site.source), site.workspace) for site in hospitals},
@@ -95,6 +93,15 @@ def simulate(
         resume=resume,
         progress=progress,
     )
+
+
+def _check_out(out: Path, study: Study, *, resume: bool) -> None:
+    """Before anything is prepared: OUT is new, or holds a run of this very study that is to be resumed."""
+    begun = out / "run" / "study.toml"
+    if begun.exists() and load_study(begun).hash != study.hash:
+        raise StudyError(f"{out} holds a run of another study or seed; run with the same ones or choose another --out")
+    if any(out.glob("run/journal/*.coh")) and not resume:
+        raise StudyError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
 
 
 def find_study(study_dir: str | Path) -> Path:
@@ -162,9 +169,11 @@ def _generated_folder(study: Study, out: Path) -> Path:
     return out / "cohort" / study.hash[:16]
 
 
-def _enrol(study: Study, hospitals: list[Site], out: Path) -> None:
-    """Identities, roster and approvals, as the hospitals would make them by hand."""
-    (out / "run").mkdir(exist_ok=True)
+def _enrol(study: Study, hospitals: list[Site], out: Path) -> Path:
+    """The study file as run; identities, roster and approvals, as the hospitals would make them by hand."""
+    (out / "run").mkdir(parents=True, exist_ok=True)
+    study_file = out / "run" / "study.toml"
+    study_file.write_text(study.to_toml(), encoding="utf-8")
     for site in hospitals:
         _simulated_identity(site.workspace, site.name, study.study.seed)
     roster = roster_of({site.name: public_hex(site_identity(site.workspace)) for site in hospitals})
@@ -173,6 +182,7 @@ def _enrol(study: Study, hospitals: list[Site], out: Path) -> None:
     for site in hospitals:
         approve_study(site.workspace, study, approved_by=APPROVED_BY, time=now, opt_ins=study.opt_ins)
         approve_roster(site.workspace, roster, approved_by=APPROVED_BY, time=now)
+    return study_file
 
 
 def _roster_file(out: Path) -> Path:

@@ -5,25 +5,31 @@ finished figures. `ask` gives the federation of a view in either case.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
-from cohortium.strategies import validation
+from cohortium.strategies.validation import compare, validate_binary
+from cohortium.strategies.validation_settings import Settings
+from cohortium.strategies.validation_survival import validate_survival
 
 Ask = Callable[[Mapping[str, Any]], Federation]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredModel:
-    """A model to validate: its name, its published digest, and its cut-off on the score grid (None: not chosen)."""
+    """A model to validate: its name, its published digest, and its cut-off on the score grid (None: not chosen).
+
+    `baseline_survival` is that of a patient with score 0 at each horizon; empty where there is no common baseline.
+    """
 
     name: str
     digest: str
     endpoint: str
     outcome: str
     cutoff: float | None
+    baseline_survival: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +44,10 @@ class CohortSpec:
         Whose scores; ``"out_of_fold"`` is the cross-validated cohort of the training part.
     where : (variable, level index) or None
         A subgroup.
-    survival : mapping or None
-        ``{"endpoint", "time_step", "horizon"}`` of the survival endpoint that scores are also held against.
+    survival : str or None
+        A survival endpoint that all scores are also held against.
     settings : mapping
-        Arguments of `validation.Settings` without the cut-offs.
+        Arguments of `validation_settings.Settings` without the cut-offs.
     """
 
     part: str
@@ -49,7 +55,7 @@ class CohortSpec:
     models: tuple[ScoredModel, ...]
     compare: tuple[tuple[str, str], ...] = ()
     where: tuple[str, float] | None = None
-    survival: Mapping[str, Any] | None = None
+    survival: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -69,21 +75,16 @@ class CohortSpec:
         return {
             "part": self.part,
             "of": self.of,
-            "models": [vars_of(model) for model in self.models],
+            "models": [asdict(model) for model in self.models],
             "compare": [list(pair) for pair in self.compare],
             "where": list(self.where) if self.where else None,
-            "survival": dict(self.survival) if self.survival else None,
+            "survival": self.survival,
             "settings": dict(self.settings),
         }
 
     def rows(self, endpoint: str) -> dict[str, Any]:
         """The cohort's patients in a view."""
         return {"part": self.part, "endpoint": endpoint, **({"where": list(self.where)} if self.where else {})}
-
-
-def vars_of(model: ScoredModel) -> dict[str, Any]:
-    """Fields of a model."""
-    return {name: getattr(model, name) for name in model.__dataclass_fields__}
 
 
 def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -98,43 +99,57 @@ def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]
     survival: dict[str, list[ScoredModel]] = {}
     for model in spec.models:
         (binary if model.outcome == "binary" else survival).setdefault(model.endpoint, []).append(model)
-    extra = spec.survival["endpoint"] if spec.survival else None
-    if extra:
-        known = survival.setdefault(extra, [])
+    if spec.survival:
+        known = survival.setdefault(spec.survival, [])
         known += [model for model in spec.models if model not in known]
-    figures: dict[str, dict[str, Any]] = {model.name: {} for model in spec.models}
+    tasks = [lambda e=e, m=m: _binary(ask, spec, e, m) for e, m in binary.items()]
+    tasks += [lambda e=e, m=m: _survival(ask, spec, e, m) for e, m in survival.items()]
     federation = ask(_view(spec, spec.models[0].endpoint, spec.models, "scored"))
-
-    def of_binary(endpoint: str, models: Sequence[ScoredModel]) -> list[dict[str, Any]]:
-        rows = ask(_view(spec, endpoint, models, "scored"))
-        names, settings = [model.name for model in models], _settings(spec, models)
-        pairs = [pair for pair in spec.compare if set(pair) <= set(names)]
-        found, compared = rows.together(  # type: ignore[type-var]
-            [
-                lambda: validation.validate_binary(rows, names, settings),
-                lambda: validation.compare(rows, names, pairs, settings) if pairs else [],
-            ]
-        )
+    figures: dict[str, dict[str, Any]] = {model.name: {} for model in spec.models}
+    comparisons: list[dict[str, Any]] = []
+    for found, compared in federation.together(tasks):
         for name, values in found.items():
-            figures[name] |= values
-        return compared
+            figures[name] = values | figures[name]
+        comparisons += compared
+    return figures, comparisons
 
-    def of_survival(endpoint: str, models: Sequence[ScoredModel]) -> list[dict[str, Any]]:
-        rows = ask(_view(spec, endpoint, models, "scored_survival"))
-        names = [model.name for model in models]
-        found = validation.validate_survival(rows, names, _settings(spec, models))
-        for name, values in found.items():
-            n_events = {key: values.pop(key) for key in ("n", "events") if key in values}
-            figures[name] = {**n_events, **figures[name], "survival": values}
-        return []
 
-    tasks = [lambda e=e, m=m: of_binary(e, m) for e, m in binary.items()]
-    tasks += [lambda e=e, m=m: of_survival(e, m) for e, m in survival.items()]
+Found = tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]
+
+
+def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
+    rows = ask(_view(spec, endpoint, models, "scored"))
+    names, settings = [model.name for model in models], _settings(spec, models)
+    pairs = [pair for pair in spec.compare if set(pair) <= set(names)]
+
+    def figures() -> dict[str, dict[str, Any]]:
+        return validate_binary(rows, names, settings)
+
+    def comparisons() -> list[dict[str, Any]]:
+        return compare(rows, names, pairs, settings) if pairs else []
+
     try:
-        comparisons = federation.together(tasks)
+        found, compared = rows.together([figures, comparisons])  # type: ignore[list-item]  # two kinds of results
     except SumRefused as refusal:
-        return {model.name: {"withheld": str(refusal)} for model in spec.models}, []
-    return figures, [entry for compared in comparisons for entry in compared]
+        return {name: {"withheld": str(refusal)} for name in names}, []
+    return found, compared  # type: ignore[return-value]
+
+
+def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
+    rows = ask(_view(spec, endpoint, models, "scored_survival"))
+    try:
+        found = validate_survival(rows, [model.name for model in models], _settings(spec, models))
+    except SumRefused as refusal:
+        return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
+    figures = {}
+    for model in models:
+        values = dict(found[model.name])
+        cohort = {key: values.pop(key) for key in ("n", "events")}
+        high_risk = {} if model.cutoff is None else {"cutoff": model.cutoff}
+        # of a binary model the cohort is counted by its own endpoint
+        own = cohort if model.outcome == "survival" else {}
+        figures[model.name] = {**own, "survival": {**high_risk, **values}}
+    return figures, []
 
 
 def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: str) -> dict[str, Any]:
@@ -150,7 +165,9 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
     return view
 
 
-def _settings(spec: CohortSpec, models: Sequence[ScoredModel]) -> validation.Settings:
-    cutoffs = {model.name: model.cutoff for model in models if model.cutoff is not None}
-    binary = {name: value for name, value in spec.settings.items() if name not in ("time_step", "horizon")}
-    return validation.Settings(**{**binary, "cutoffs": cutoffs})  # type: ignore[arg-type]
+def _settings(spec: CohortSpec, models: Sequence[ScoredModel]) -> Settings:
+    return Settings(
+        **spec.settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them
+        cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None},
+        baseline_survival={model.name: model.baseline_survival for model in models if model.baseline_survival},
+    )

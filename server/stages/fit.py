@@ -242,14 +242,18 @@ def _fit_cox(federation: StudyFederation, name: str, rows: dict[str, Any], colum
     view = {"kind": "survival", "rows": rows, "endpoint": model.endpoint, "time_step": step, **columns.recipe}
     fit = cox.fit(federation.rows(view), len(columns), ties=model.ties, strata=model.strata, time_step=step)
     # a Cox model has no intercept: its score is the linear predictor of the raw columns (study-format: Score)
-    uncentred = np.sum(fit.coefficients * columns.centre / columns.scale)
+    uncentred = float(np.sum(fit.coefficients * columns.centre / columns.scale))
+    notes = {"log_likelihood": fit.log_likelihood, "ties": model.ties, "strata": model.strata, "events": fit.events}
+    if fit.baseline is not None:
+        hazard = fit.baseline.cumulative_hazard * np.exp(-uncentred)  # of a patient with score 0
+        notes["baseline"] = {"time": fit.baseline.time.tolist(), "cumulative_hazard": hazard.tolist()}
     return Fit(
         columns=columns,
         published={**columns.recipe, "coefficients": np.concatenate([[uncentred], fit.coefficients])},
         terms=columns.names,
         estimates=fit.coefficients / columns.scale,
         covariance=fit.covariance / np.outer(columns.scale, columns.scale),
-        notes={"log_likelihood": float(fit.log_likelihood), "ties": model.ties, "strata": model.strata},
+        notes=notes,
     )
 
 

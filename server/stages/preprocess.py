@@ -13,7 +13,7 @@ from cohortium.common.errors import StudyError
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns
-from cohortium.strategies import moments, quantiles, views
+from cohortium.strategies import combat, moments, quantiles, views
 from cohortium.strategies.imputation import completed_moments, most_frequent
 
 
@@ -107,9 +107,7 @@ def _features(federation: StudyFederation, rows: dict[str, object], name: str) -
     block: dict[str, object] = {"features": name, "at": None, "harmonise": None}
     if study.harmonise is not None and name in study.harmonise.features:
         protect = [term for variable in study.harmonise.protect for term in study.terms(variable)]
-        from cohortium.strategies import combat
-
-        view = {"kind": "combat", "rows": rows, "blocks": [block], "protect": protect}
+        view = {"kind": "matrix", "rows": rows, "blocks": [block, {"terms": protect}]}
         fitted = combat.fit(federation.rows(view), len(names), len(protect))
         harmonisation = federation.publish({"combat": fitted._asdict(), "protect": protect})
         block = block | {"harmonise": harmonisation}

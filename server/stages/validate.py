@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cohortium.common.errors import SumRefused, Undefined
+import numpy as np
+
+from cohortium.common.errors import Undefined
 from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
@@ -32,7 +34,7 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     """All figures of all models on all cohorts."""
     study = federation.study
     with federation.progress.stage("choose cut-offs"):
-        models = _with_cutoffs(federation, _models(study, fitted))
+        models = _with_cutoffs(federation, scored_models(study, fitted))
     result = Validated(cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None})
     specs = cohorts(study, models)
     shared = {name: spec for name, spec in specs.items() if enough_sites(study, spec.part)}
@@ -80,7 +82,8 @@ def _add(
     result.comparisons += [{"cohort": cohort, **entry} for entry in comparisons]
 
 
-def _models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[ScoredModel, ...]:
+def scored_models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[ScoredModel, ...]:
+    """The study's models as published, without cut-offs yet."""
     return tuple(
         ScoredModel(
             name=name,
@@ -88,9 +91,20 @@ def _models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[ScoredMode
             endpoint=study.model[name].endpoint,
             outcome=study.endpoint_of(name).kind,
             cutoff=None,
+            baseline_survival=_baseline_survival(study, name, fitted[name]),
         )
         for name in study.model
     )
+
+
+def _baseline_survival(study: Study, name: str, model: FittedModel) -> tuple[float, ...]:
+    """Survival at the study's horizons of a patient with score 0; empty where the model has no common baseline."""
+    baseline = model.final.notes.get("baseline")
+    if baseline is None:
+        return ()
+    steps = np.concatenate([[0.0], baseline["cumulative_hazard"]])
+    horizon = study.endpoint[study.model[name].endpoint].horizon or ()
+    return tuple(np.exp(-steps[np.searchsorted(baseline["time"], horizon, side="right")]).tolist())
 
 
 def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) -> tuple[ScoredModel, ...]:
@@ -134,7 +148,7 @@ def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSp
         of="final",
         models=models,
         compare=study.validation.compare,
-        survival=_survival(study),
+        survival=study.validation.survival,
         settings=_settings(study),
     )
     development = {**base.settings, "cohort": "development"}
@@ -170,12 +184,6 @@ def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[
     )
     key = f"{name}/analysis:{analysis.model}->{analysis.endpoint}{label}"
     return {key: replace(spec, models=asked, where=where, compare=(), survival=None)}
-
-
-def _survival(study: Study) -> dict[str, Any] | None:
-    if study.validation.survival is None:
-        return None
-    return {"endpoint": study.validation.survival}
 
 
 def _settings(study: Study) -> dict[str, Any]:

@@ -29,6 +29,7 @@ kind = "logistic"
 predictors = ["age"]
 
 [validation]
+survival = "os"
 compare = [["full", "simple"]]
 
 
