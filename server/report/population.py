@@ -10,6 +10,12 @@ from cohortium.server.report.text import COHORTS, absent, cohort_label, count, n
 
 Record = Mapping[str, Any]
 PARTS = ("train", "internal", "external")
+TESTS = {
+    "t": "Student's t test",
+    "anova": "analysis of variance",
+    "chi2": "the chi-squared test",
+    "fisher": "Fisher's exact test",
+}
 
 
 def flow(results: Record) -> dict[str, Any]:
@@ -60,25 +66,37 @@ def site_bars(results: Record) -> list[dict[str, Any]]:
 
 
 def table_one(entries: Sequence[Record], caption: str) -> Grid | None:
-    """Make Table 1: a row a variable or level, and for every cohort a column a group and one of p values.
+    """Make Table 1: rows a variable or level, and for every cohort a column a group and one of p values.
 
     Parameters
     ----------
     entries : sequence of mapping
-        ``{"variable", "kind", "unit", "cohort", "groups": {"0": {...}, "1": {...}}, "p"}``. A group of a continuous
-        variable holds ``mean`` and ``sd`` or ``median``, ``q1`` and ``q3``; one of a counted variable ``n`` and
-        ``levels`` (level to count); both may hold ``missing``.
+        As strategies/table_one.py writes them.
     """
     if not entries:
         return None
     cohorts = list(dict.fromkeys(sorted((_cohort(entry) for entry in entries), key=_cohort_rank)))
     groups = list(dict.fromkeys(group for entry in entries for group in entry.get("groups") or ()))
-    heads = [{"0": "No event", "1": "Event", "all": "All"}.get(group, words(group)) for group in groups] + ["p"]
-    grid = Grid(caption, ["", *heads * len(cohorts)], [(cohort_label(cohort), len(heads)) for cohort in cohorts])
+    tests = [TESTS[test] for test in TESTS if any(entry.get("test") == test for entry in entries)]
+    heads = [head for cohort in cohorts for head in (*(_head(entries, cohort, group) for group in groups), "p")]
+    grid = Grid(
+        caption + (f" p by {', '.join(tests)}." if tests else ""),
+        ["", *heads],
+        [(cohort_label(cohort), len(groups) + 1) for cohort in cohorts],
+    )
     for variable in dict.fromkeys(entry["variable"] for entry in entries):
         by_cohort = {_cohort(entry): entry for entry in entries if entry["variable"] == variable}
         _variable(grid, variable, [by_cohort.get(cohort, {}) for cohort in cohorts], groups)
     return grid
+
+
+def _head(entries: Sequence[Record], cohort: str, group: str) -> str:
+    label = {"0": "No event", "1": "Event", "all": "All"}.get(group, words(group))
+    for entry in entries:
+        figure = (entry.get("groups") or {}).get(group) if _cohort(entry) == cohort else None
+        if figure and not absent(figure) and "n" in figure:
+            return f"{label} (n = {count(figure['n'] + figure.get('missing', 0))})"
+    return label
 
 
 def _cohort(entry: Record) -> str:
@@ -97,8 +115,9 @@ def _variable(grid: Grid, variable: str, entries: Sequence[Record], groups: Sequ
         for level in levels:
             _row(grid, level, entries, groups, lambda figure, level=level: _share(figure, level), with_p=False)
     else:
-        spread = "median [quartiles]" if _has(entries, "median") and not _has(entries, "mean") else "mean (SD)"
-        _row(grid, f"{words(variable)}{unit}, {spread}", entries, groups, _spread)
+        _row(grid, f"{words(variable)}{unit}, mean (SD)", entries, groups, _mean)
+        if any("median" in figure for entry in entries for figure in _figures(entry)):
+            _row(grid, "median [quartiles]", entries, groups, _median, with_p=False)
     if any(figure.get("missing") for entry in entries for figure in _figures(entry)):
         _row(grid, "missing", entries, groups, lambda figure: count(figure.get("missing", 0)), with_p=False)
 
@@ -128,10 +147,6 @@ def _levels(entry: Record) -> list[str]:
     return [str(level) for figure in _figures(entry) for level in figure.get("levels") or ()]
 
 
-def _has(entries: Sequence[Record], key: str) -> bool:
-    return any(key in figure for entry in entries for figure in _figures(entry))
-
-
 def _share(figure: Record, level: str) -> str:
     counts = {str(name): n for name, n in figure["levels"].items()}
     missing = absent(counts.get(level))
@@ -141,7 +156,14 @@ def _share(figure: Record, level: str) -> str:
     return f"{count(n)} ({percent(n, sum(m for m in counts.values() if isinstance(m, int)))})"
 
 
-def _spread(figure: Record) -> str:
-    if "mean" in figure:
-        return f"{number(figure['mean'], 1)} ({number(figure['sd'], 1)})"
-    return f"{number(figure['median'], 1)} [{number(figure['q1'], 1)}–{number(figure['q3'], 1)}]"
+def _mean(figure: Record) -> str:
+    return f"{_number(figure.get('mean'))} ({_number(figure.get('sd'))})"
+
+
+def _median(figure: Record) -> str:
+    return f"{_number(figure.get('median'))} [{_number(figure.get('q1'))}–{_number(figure.get('q3'))}]"
+
+
+def _number(value: Any) -> str:
+    missing = absent(value)
+    return missing.kind if missing else "–" if value is None else number(value, 1 if abs(value) >= 1 else 2)

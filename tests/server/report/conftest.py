@@ -113,19 +113,34 @@ def coefficients(names, fit):
 def table_one(data):
     entries = []
     for cohort, (x, y, _, _) in data.items():
-        age = {str(k): {"mean": float(x[y == k, 0].mean()), "sd": float(x[y == k, 0].std(ddof=1))} for k in (0, 1)}
-        stage = np.where(x[:, 2] == 1, 2, np.where(x[:, 3] == 1, 3, 1))
-        sex = {str(k): {"levels": {"0": int((x[y == k, 1] == 0).sum()), "1": int(x[y == k, 1].sum())}} for k in (0, 1)}
-        stages = {
-            str(k): {"levels": {str(s): int((stage[y == k] == s).sum()) for s in (1, 2, 3)}, "missing": 2 * k}
-            for k in (0, 1)
-        }
+        of = [x[y == k] for k in (0, 1)]
+        stage = [np.where(rows[:, 2] == 1, 2, np.where(rows[:, 3] == 1, 3, 1)) for rows in of]
+        age, sex, stages = {}, {}, {}
+        for k in (0, 1):
+            q1, median, q3 = (float(q) for q in np.quantile(of[k][:, 0], [0.25, 0.5, 0.75]))
+            mean, sd = float(of[k][:, 0].mean()), float(of[k][:, 0].std(ddof=1))
+            men = int(of[k][:, 1].sum())
+            known = {"n": len(of[k]) - 2 * k, "missing": 2 * k}
+            age[str(k)] = known | {"mean": mean, "sd": sd, "q1": q1, "median": median, "q3": q3}
+            sex[str(k)] = known | {"levels": {"0": len(of[k]) - men - 2 * k, "1": men}}
+            stages[str(k)] = known | {"levels": {str(s): int((stage[k] == s).sum()) for s in (1, 2, 3)}}
+        shared = {"unit": "", "cohort": cohort}
         entries += [
-            {"variable": "age", "kind": "continuous", "unit": "years", "cohort": cohort, "groups": age, "p": 0.021},
-            {"variable": "sex", "kind": "binary", "cohort": cohort, "groups": sex, "p": 0.64},
-            {"variable": "stage", "kind": "categorical", "cohort": cohort, "groups": stages, "p": 4e-9},
+            {
+                **shared,
+                "variable": "age",
+                "kind": "continuous",
+                "unit": "years",
+                "groups": age,
+                "p": 0.021,
+                "test": "t",
+            },
+            {**shared, "variable": "sex", "kind": "binary", "groups": sex, "p": 0.64, "test": "fisher"},
+            {**shared, "variable": "stage", "kind": "categorical", "groups": stages, "p": 4e-9, "test": "chi2"},
         ]
-    entries[-1] = {**entries[-1], "groups": {"0": {"withheld": "a cell holds fewer than 5 patients"}, "1": stages["1"]}}
+    cell = {"withheld": "a cell holds fewer than 5 patients"}
+    entries[-1] = {**entries[-1], "groups": {"0": cell, "1": entries[-1]["groups"]["1"]}}
+    entries[-2] = {**entries[-2], "p": {"undefined": "the groups do not differ enough for a test"}}
     return entries
 
 

@@ -58,8 +58,18 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def binary_page(_binary_results, _study):
-    return Page(render(_binary_results, _study, SUMS))
+def binary_html(_binary_results, _study, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run")
+    (run_dir / "run").mkdir()
+    (run_dir / "results.json").write_text(json.dumps(_binary_results, allow_nan=False))
+    (run_dir / "study.toml").write_text(tomli_w.dumps(_study))
+    (run_dir / "run" / "sums.jsonl").write_text("\n".join(map(json.dumps, SUMS)))
+    return build_report(run_dir).read_text()
+
+
+@pytest.fixture(scope="module")
+def binary_page(binary_html):
+    return Page(binary_html)
 
 
 @pytest.fixture
@@ -76,13 +86,8 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(b"<svg/>"))
 
 
-def test_a_run_folder_gives_one_page_that_needs_nothing_else(tmp_path, binary_results, study):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps(binary_results, allow_nan=False))
-    (tmp_path / "study.toml").write_text(tomli_w.dumps(study))
-    (tmp_path / "run" / "sums.jsonl").write_text("\n".join(map(json.dumps, SUMS)))
-    html = build_report(tmp_path).read_text()
-    page = Page(html)
+def test_a_run_folder_gives_one_page_that_needs_nothing_else(binary_html):
+    html, page = binary_html, Page(binary_html)
     assert html.startswith("<!DOCTYPE html>")
     assert not re.findall(r"https?://|@import|url\(", html)
     assert "script" not in page.tags
@@ -121,6 +126,18 @@ def test_flow_says_given_excluded_and_used(binary_page, binary_results):
     assert f"{sum(s['given'] for s in sites)} given by 4 sites" in binary_page.text
     assert "mask is empty: 18" in binary_page.text
     assert "mask is empty 6; age missing 5; other 3" in binary_page.text
+
+
+def test_table_one_gives_every_group_of_every_cohort(binary_page, binary_results):
+    age = binary_results["table_one"][0]["groups"]["1"]
+    assert f"Event (n = {age['n'] + 2})" in binary_page.text
+    assert f"{age['mean']:.1f} ({age['sd']:.1f})" in binary_page.text
+    assert f"{age['median']:.1f} [{age['q1']:.1f}–{age['q3']:.1f}]" in binary_page.text
+    stage = binary_results["table_one"][2]["groups"]["0"]
+    share = 100 * stage["levels"]["3"] / stage["n"]
+    assert f"{stage['levels']['3']} ({share:.1f}%)" in binary_page.text
+    assert "p by Student's t test, the chi-squared test, Fisher's exact test" in binary_page.text
+    assert "the groups do not differ enough for a test" in binary_page.text
 
 
 def test_what_is_withheld_or_undefined_is_shown_with_its_reason(binary_page):
