@@ -7,12 +7,14 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation, PooledSites
 from cohortium.strategies import views
 from cohortium.strategies.cohort_figures import CohortSpec, cohort_figures
+from cohortium.strategies.describe import describe_part
 
 if TYPE_CHECKING:
     from cohortium.client.standing import Standing
 
 COHORT = "figures.cohort"
-"""Name of finished figures on an allow list."""
+TABLE = "figures.table_one"
+"""Names of finished figures on an allow list."""
 
 
 def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str,
     def ask(view: Mapping[str, Any]) -> Federation:
         return PooledSites([views.build(view, standing.context)])
 
-    found: dict[str, Any] = {"cohorts": {}}
+    found: dict[str, Any] = {"cohorts": {}, "table_one": []}
     for name, plain in spec["cohorts"].items():
         cohort = CohortSpec.read(plain)
         try:
@@ -33,4 +35,14 @@ def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str,
         except SumRefused as refusal:
             figures, comparisons = {model.name: {"withheld": refusal.why} for model in cohort.models}, []
         found["cohorts"][name] = [figures, comparisons]
+    for part in spec["table_one"] if standing.study.variable else ():
+        try:
+            standing.guard.finished(TABLE, {"part": part}, standing.context)
+            entries = [standing.guard.table_entry(entry) for entry in describe_part(ask, standing.study, part)]
+        except SumRefused as refusal:
+            entries = [
+                {"variable": variable.name, "kind": variable.kind, "cohort": part, "withheld": refusal.why}
+                for variable in standing.study.variable
+            ]
+        found["table_one"] += entries
     return found

@@ -101,3 +101,13 @@ class Guard:
         least = self.study.privacy.minimum_count
         if patients < least:
             raise SumRefused(what, f"the cohort has fewer than minimum_count = {least} patients at its site")
+
+    def table_entry(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A finished entry of Table 1, or the same entry withheld because a cell of it is too small."""
+        least = self.study.privacy.minimum_count
+        for group in entry.get("groups", {}).values():
+            cells = group["levels"].values() if "levels" in group else (group["n"],)
+            if any(0 < cell < least for cell in cells):
+                named = {key: entry[key] for key in ("variable", "kind", "cohort")}
+                return named | {"withheld": f"a cell has fewer than minimum_count = {least} patients"}
+        return entry

@@ -137,6 +137,10 @@ class Study(Keys):
         """Sites that can hold patients of a part, sorted."""
         return tuple(site for site in self.sites if part in self.parts_of(site))
 
+    def hides_its_sites(self, part: str) -> bool:
+        """Whether enough sites hold a part for a sum over it to be nobody's own data."""
+        return len(self.sites_of(part)) >= self.privacy.minimum_sites
+
     def parts_of(self, site: str) -> tuple[str, ...]:
         """Parts that a site's patients can belong to."""
         if site in self.split.external:

@@ -68,8 +68,8 @@ def run_study(
     with progress.stage("declared figures"):
         declared = calls.declared()
     federation = StudyFederation(study, calls, feature_names=_same_features(study, declared), progress=progress)
-    table_one = describe(federation, calls)
-    fitted = fit_models(federation)
+    # Table 1 waits for no model: its sums travel with those of the fits
+    table_one, fitted = federation.together([lambda: describe(federation), lambda: fit_models(federation)])  # type: ignore[list-item]
     validated = validate(federation, calls, fitted)
     with progress.stage("finish"):
         calls.finish([{"name": name, "object": model.digest} for name, model in fitted.items()])
@@ -78,7 +78,7 @@ def run_study(
         engine=engine,
         roster_hash=roster.hash,
         declared=declared,
-        table_one=table_one,
+        table_one=table_one + validated.table_one,
         fitted=fitted,
         validated=validated,
         cost=calls.cost | {"seconds": round(time.monotonic() - started, 3)},

@@ -20,7 +20,7 @@ from cohortium.common.study import Study
 from cohortium.common.table import Table
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
-from cohortium.server.stages.validate import cohorts, enough_sites, scored_models
+from cohortium.server.stages.validate import cohorts, scored_models
 from cohortium.strategies import views
 from cohortium.strategies.cohort_figures import cohort_figures
 
@@ -60,16 +60,16 @@ def preview(study: Study, table: Table, allow: tuple[str, ...]) -> Preview:
     finished = [
         name
         for name, spec in cohorts(study, ()).items()
-        if table.site in study.sites_of(spec.part) and not enough_sites(study, spec.part)
+        if table.site in study.sites_of(spec.part) and not study.hides_its_sites(spec.part)
     ]
     stopped = ""
     try:
         if table.site in study.split.train:
-            describe(rehearsal, None)  # type: ignore[arg-type]  # a rehearsal has the face of a StudyFederation
+            describe(rehearsal)  # type: ignore[arg-type]  # a rehearsal has the face of a StudyFederation
             fitted = fit_models(rehearsal)  # type: ignore[arg-type]
             models = scored_models(study, fitted)
             for spec in cohorts(study, models).values():
-                if enough_sites(study, spec.part):
+                if study.hides_its_sites(spec.part):
                     cohort_figures(rehearsal.rows, spec)
     except CohortiumError as problem:
         stopped = str(problem)

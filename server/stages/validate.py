@@ -28,6 +28,7 @@ class Validated:
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     cutoffs: dict[str, float] = field(default_factory=dict)
     held_by: dict[str, tuple[str, ...]] = field(default_factory=dict)  # cohort -> sites
+    table_one: list[dict[str, Any]] = field(default_factory=list)  # of the parts that single sites hold
 
 
 def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str, FittedModel]) -> Validated:
@@ -37,7 +38,7 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
         models = _with_cutoffs(federation, scored_models(study, fitted))
     result = Validated(cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None})
     specs = cohorts(study, models)
-    shared = {name: spec for name, spec in specs.items() if enough_sites(study, spec.part)}
+    shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
     with federation.progress.stage("validate", total=len(specs)) as step:
 
         def run(spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -51,7 +52,13 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
         alone = {name: spec for name, spec in specs.items() if name not in shared}
         for site in sorted({site for spec in alone.values() for site in study.sites_of(spec.part)}):
             mine = {name: spec.plain() for name, spec in alone.items() if site in study.sites_of(spec.part)}
-            answered = calls.figures(site, {"cohorts": mine})
+            parts = sorted({spec.part for spec in alone.values() if site in study.sites_of(spec.part)})
+            answered = calls.figures(site, {"cohorts": mine, "table_one": parts})
+            for entry in answered["figures"]["table_one"]:
+                held = study.sites_of(entry["cohort"])
+                result.table_one.append(
+                    entry if len(held) == 1 else {**entry, "cohort": f"{entry['cohort']}/site:{site}"}
+                )
             for name, spec in alone.items():
                 if name in mine:
                     holders = study.sites_of(spec.part)
@@ -59,11 +66,6 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
                     _add(result, known_as, (site,), *answered["figures"]["cohorts"][name])
                     step.advance()
     return result
-
-
-def enough_sites(study: Study, part: str) -> bool:
-    """Whether a sum over a part hides each of its sites."""
-    return len(study.sites_of(part)) >= study.privacy.minimum_sites
 
 
 def _at_site(cohort: str, part: str, site: str) -> str:
