@@ -21,10 +21,11 @@ def test_lines_come_back_in_order(tmp_path):
 
 
 def test_a_line_is_synced_before_append_returns(tmp_path, monkeypatch):
+    Ledger(tmp_path).append(LINE)  # a new file's folder is synced as well: look at the second line
     synced = []
-    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append((tmp_path / FILE).read_bytes()))
-    Ledger(tmp_path).append(LINE)
-    assert json.loads(synced[0]) == LINE
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append((tmp_path / FILE).read_text()))
+    Ledger(tmp_path).append({**LINE, "bytes": 4})
+    assert json.loads(synced[0].splitlines()[1])["bytes"] == 4
 
 
 def test_what_was_written_is_never_changed(tmp_path):

@@ -1,5 +1,7 @@
 """What a site refuses, whatever the server asks, and what the server discards, whatever a site answers."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from cohortium.common import masks, sum_setup
 from cohortium.common.errors import Overflow, SumRefused, SumVoid, WireError
-from cohortium.common.sum_layout import Entry, Layout
+from cohortium.common.sum_layout import DTYPE, Entry, Layout
 from cohortium.common.sum_setup import Hello
 from cohortium.common.sum_store import NEEDS_SETUP
 
@@ -226,6 +228,22 @@ def test_a_malformed_answer_counts_as_none(world, change, reason):
     assert one.contributors == ()
 
 
+@pytest.mark.parametrize("entry", [Entry("i8", 2, 0), Entry("f8", 2, 30), Entry("w4", 2, 29)])
+def test_a_total_beyond_what_sites_may_send_is_discarded(world, entry):
+    """A site that leaves out the check of its own numbers is noticed by the spare bits."""
+    layout = Layout((entry,))
+    one = world.sum(layout)
+    for name in world.names:
+        reply = world.masked(name, one.request, [np.zeros(2, DTYPE[entry.kind])])
+        if name == "h02":
+            reply["y"] = reply["y"].copy()
+            lane = layout.lanes(reply["y"])[entry.kind == "w4"]
+            lane[1] ^= lane.dtype.type(1 << (8 * lane.itemsize - 1))  # adds the highest bit
+        one.receive(name, reply)
+    with pytest.raises(SumVoid, match="larger than"):
+        one.total()
+
+
 # Opening a survivor sum ----------------------------------------------------------------------------------------------
 
 
@@ -340,7 +358,7 @@ def requests(make_world):
     return world, world.sum(LAYOUT, t=999).request, survivor_sum(world).unmask_requests()["h00"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_a_request_of_anything_gets_a_typed_error(requests, data):
     world, masked, unmask = requests
@@ -355,10 +373,8 @@ def test_a_request_of_anything_gets_a_typed_error(requests, data):
         request[field] = value
     site = world.site("h00")
     for answer in (lambda: site.masked(request, lambda: SHARE), lambda: site.unmask(request)):
-        try:
+        with contextlib.suppress(SumRefused, WireError):  # what else is raised fails the test
             answer()
-        except (SumRefused, WireError) as refusal:
-            assert str(refusal)
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\ud800", "x" * 201, None, 3])
