@@ -4,11 +4,11 @@ Layout of the header: https://nifti.nimh.nih.gov/nifti-1 and nifti-2.
 """
 
 import gzip
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def check(path: Path) -> bool:
     return finite
 
 
-def _header(stream: IO[bytes]) -> tuple[np.dtype | None, int]:
+def _header(stream: io.BufferedIOBase) -> tuple[np.dtype | None, int]:
     """Type of the voxels, None for integers, and bytes of all voxels; leaves the stream at the first voxel."""
     start = stream.read(4)
     for order in "<>":
@@ -72,6 +72,6 @@ def _header(stream: IO[bytes]) -> tuple[np.dtype | None, int]:
     raise ValueError("not a NIfTI file")
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: io.BufferedIOBase) -> Iterator[bytes]:
     while chunk := stream.read(CHUNK):
         yield chunk

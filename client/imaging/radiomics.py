@@ -8,11 +8,16 @@ shape is computed without the search over all pairs of surface points (see shape
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from radiomics import cMatrices, getFeatureClasses, imageoperations
+from radiomics import (
+    cMatrices,  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
+    getFeatureClasses,
+    imageoperations,
+)
 
 from cohortium.client.imaging.region import bounding_box
 from cohortium.client.imaging.resample import Crop, cut, window
@@ -32,6 +37,11 @@ LBP_MARGIN = 2  # a circle of radius 1, interpolated
 
 class _BinnedOnce:
     """A feature class that is given its grey levels instead of binning the image anew."""
+
+    settings: dict[str, Any]
+    coefficients: dict[str, Any]
+    imageArray: NDArray[np.int64]  # noqa: N815 -- pyradiomics' names
+    maskArray: NDArray[np.bool_]  # noqa: N815
 
     def _applyBinning(self, _: NDArray) -> NDArray[np.int64]:  # noqa: N802 -- pyradiomics' name
         self.coefficients["grayLevels"] = self.settings["present"]
@@ -159,8 +169,8 @@ def _compute(kind: str, filtered: str, image: sitk.Image, region: sitk.Image, se
         found = CLASSES[kind](image, region, label=1, **settings).execute()
     except (ArithmeticError, ValueError, IndexError):
         return {}
-    values = {name: np.asarray(value, dtype=complex).real for name, value in found.items()}
-    return {f"{filtered}_{kind}_{name}": float(value) for name, value in values.items() if np.isfinite(value)}
+    values = {f"{filtered}_{kind}_{name}": float(np.real(value)) for name, value in found.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 # --- filters --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from radiomics import cShape
+from radiomics import cShape  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
 from radiomics.shape import RadiomicsShape
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist

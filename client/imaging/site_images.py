@@ -70,14 +70,18 @@ def measure_site(
     _check_folders(site, recipe, cases)
     images = SiteImages()
     store = Store(cache)
-    found: dict[str, Measured | Exclusion] = {}
+    measured: dict[str, Measured] = {}
+    unusable: dict[str, Exclusion] = {}
     with progress.stage(f"{site.name}: images", total=len(cases)) as step:
-        for patient_id, result in _measure_all(cases, recipe, store, pool, images):
-            found[patient_id] = result
+        for patient_id, found in _measure_all(cases, recipe, store, pool, images):
+            if isinstance(found, Exclusion):
+                unusable[patient_id] = found
+            else:
+                measured[patient_id] = found
             step.advance()
     # In the order of the patients, whichever process was done first
-    images.exclusions = [found[p] for p in patient_ids if isinstance(found[p], Exclusion)]
-    measured = {p: found[p] for p in patient_ids if isinstance(found[p], Measured)}
+    images.exclusions = [unusable[p] for p in patient_ids if p in unusable]
+    measured = {p: measured[p] for p in patient_ids if p in measured}
     names = recipe.radiomics_columns()
     images.columns = {p: dict(zip(names, case.values.tolist(), strict=True)) for p, case in measured.items()}
     pictures = {p: case.pictures for p, case in measured.items()}
@@ -156,11 +160,12 @@ class _Networks:
 
     def __init__(self, study: Study) -> None:
         self._study = study
+        self._sets = {name: s for name, s in study.features.items() if isinstance(s, DeepFeatures)}
         self._loaded: dict[str, Backbone] = {}
 
     def embed(self, name: str, picture: Any, store: Store) -> tuple[list[float], dict[str, str]]:
         """A picture's features in a set, and what the site records about the network."""
-        settings: DeepFeatures = self._study.features[name]
+        settings = self._sets[name]
         weights = settings.weights
         if isinstance(weights, WeightFile):
             origin = {"source": weights.format, "licence": weights.licence, "file_sha256": weights.sha256}
@@ -170,16 +175,18 @@ class _Networks:
         what = {"picture": [picture.shape, digest], "settings": settings.model_dump(mode="json"), "origin": origin}
         key = content_key(what, EMBEDDING_LIBRARIES)
         if (found := store.get(key)) is None:
-            backbone = self._load(name, settings)
+            backbone = self._load(name)
             found = {"embedding": backbone.embed(picture, settings.size), "sha256": backbone.sha256}
             store.put(key, found)
         return found["embedding"].tolist(), {"network": settings.network, **origin, "sha256": found["sha256"]}
 
-    def _load(self, name: str, settings: DeepFeatures) -> "Backbone":
+    def _load(self, name: str) -> "Backbone":
         from cohortium.client.imaging.deep import load_backbone
 
         if name not in self._loaded:
-            self._loaded[name] = load_backbone(settings, seed=self._study.study.seed, resolve=self._study.resolve)
+            self._loaded[name] = load_backbone(
+                self._sets[name], seed=self._study.study.seed, resolve=self._study.resolve
+            )
         return self._loaded[name]
 
 
