@@ -58,8 +58,9 @@ class SiteSums:
     def hello(self, study: str, run: str) -> dict[str, Any]:
         """Begin a run, or begin it again, with a fresh key; ``{site, key, sig}``."""
         key = X25519PrivateKey.generate()
+        hello = sum_setup.hello(study, run, self.site, key, self._identity)
         self._store.begin(study, run, key.private_bytes_raw())
-        return sum_setup.hello(study, run, self.site, key, self._identity)._asdict()
+        return hello._asdict()
 
     def masked(self, request: Mapping[str, Any], share: Callable[[], Sequence[NDArray[Any]]]) -> dict[str, Any]:
         """Answer with this site's arrays under its masks; ``{site, tid, y}``, and ``blobs`` in survivor mode.
