@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PARTS = ("common", "strategies", "sites", "client", "server", "simulation", "cli")
 LONGEST_FILE = 350
+LONGEST_TEST = 450  # a list of cases reads well for longer
 TEXT = {".py", ".md", ".toml", ".txt", ".html", ".css", ".sh", ".json", ".csv", ""}
 
 
@@ -27,9 +28,10 @@ def test_no_file_of_code_grows_past_two_nouns():
     long = {
         file.relative_to(ROOT).as_posix(): lines
         for file in tracked("*.py")
-        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > LONGEST_FILE
+        if (lines := len(file.read_text(encoding="utf-8").splitlines()))
+        > (LONGEST_TEST if file.is_relative_to(ROOT / "tests") else LONGEST_FILE)
     }
-    assert not long, f"over {LONGEST_FILE} lines; a file that long is two nouns: {long}"
+    assert not long, f"a file this long is two nouns: {long}"
 
 
 def test_every_module_says_what_it_is_for():
