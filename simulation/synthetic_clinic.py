@@ -39,9 +39,9 @@ COEFFICIENTS = {
 """Clinical part of the risk, before it is centred and scaled to unit variance."""
 CLINICAL_MEAN, CLINICAL_SD = 3.375, 1.147
 
-DEATH_SHAPE, DEATH_SCALE_DAYS = 1.3, 4300.0
+DEATH_SHAPE, DEATH_SCALE_DAYS = 1.3, 5200.0
 """Weibull of a patient of average risk without recurrence."""
-DEATH_LOG_HAZARD = {"recurrence": 1.1, "risk": 0.25, "age": 0.02}
+DEATH_LOG_HAZARD = {"recurrence": 1.5, "risk": 0.35, "age": 0.02}
 """Log hazard ratios of recurrence, of one SD of the combined risk, and of a year of age."""
 FOLLOW_UP_DAYS = (1100.0, 2900.0)
 """Administrative censoring, uniform."""
