@@ -5,7 +5,8 @@ counting): a float64 is mapped to a uint64 that sorts the same way; each sum cou
 hold the wanted ranks, so four sums give the first 32 bits of the order statistic at that rank.
 
 It stops there on purpose: a full order statistic is one patient's value. 32 bits are sign, exponent and 20 bits of
-fraction: the value is cut towards zero by less than 1e-6 of itself, and integers below 2**21 are exact.
+fraction: what is reported is the shortest decimal that starts with them, within 1e-6 of the value. A value recorded
+with at most six digits is therefore exact, as is every integer below 2**21.
 Definition 7 of Hyndman & Fan (The American Statistician 50:361, 1996), as in numpy and R.
 """
 
@@ -22,6 +23,7 @@ CHILDREN = 256
 BYTES = 4
 _SIGN = np.uint64(1 << 63)
 _UNKNOWN_BITS = np.uint64(64 - 8 * BYTES)
+_UNKNOWN = np.uint64((1 << 32) - 1)
 
 
 class TopBytes(NamedTuple):
@@ -131,7 +133,31 @@ def _order_statistics(federation: Federation, top: Counts, ranks: Counts) -> Arr
 
 
 def _value(prefix: NDArray[np.uint64]) -> Array:
-    """The double nearest to zero among those whose ordered integers start with the 32 bits of `prefix`."""
+    """The shortest decimal among the doubles whose ordered integers start with the 32 bits of `prefix`."""
     bits = prefix << _UNKNOWN_BITS
     positive = bits & _SIGN != 0
-    return np.where(positive, bits ^ _SIGN, ~bits & ~np.uint64((1 << 32) - 1)).view(np.float64)
+    least = np.where(positive, bits ^ _SIGN, ~bits & ~_UNKNOWN & ~_SIGN)  # of the magnitude
+    magnitude = shortest_decimal(least.view(np.float64), (least | _UNKNOWN).view(np.float64))
+    return np.where(positive, magnitude, -magnitude)
+
+
+def shortest_decimal(low: Array, high: Array) -> Array:
+    """The number with fewest significant digits in each interval [low, high], 0 <= low <= high; both are doubles.
+
+    A value that was recorded with a few digits is the only one of that length in a cell of 32 bits, so it is found
+    exactly; a long one stays as uncertain as the cell is wide.
+    """
+    found = np.where(low == 0, 0.0, high)
+    open_ = np.isfinite(high) & (low > 0)
+    scale = np.floor(np.log10(high, where=open_, out=np.zeros_like(high)))
+    for digits in range(1, 9):  # 20 bits tell numbers of six digits apart
+        exponent = scale + 1 - digits
+        # whole powers of ten are exact up to 1e22: divide by them or multiply, so that 0.7 is 7 / 10 and not 7 * 0.1
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond the range of doubles there is no such decimal
+            step = 10.0 ** np.abs(exponent)
+            whole = np.where(exponent > 0, np.ceil(low / step), np.ceil(low * step))
+            candidate = np.where(exponent > 0, whole * step, whole / step)
+        fits = open_ & (candidate >= low) & (candidate <= high)
+        found = np.where(fits, candidate, found)
+        open_ &= ~fits
+    return np.where(open_, low, found)
