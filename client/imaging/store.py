@@ -6,6 +6,7 @@ A killed prepare finds its finished cases here, and a study whose settings chang
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ from cohortium.common.errors import SiteError, WireError
 
 def content_key(what: Any, libraries: tuple[str, ...]) -> str:
     """sha256 of plain data (JSON) and of the versions of the libraries that turn it into numbers."""
-    versions = {name: version(name) for name in libraries}
-    text = json.dumps({"what": what, "versions": versions}, sort_keys=True, allow_nan=False)
+    text = json.dumps({"what": what, "versions": _versions(libraries)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    # Looked up on disk each time otherwise, for every case
+    return {name: version(name) for name in libraries}
 
 
 @dataclass(frozen=True)
