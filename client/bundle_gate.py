@@ -4,7 +4,7 @@ Flower puts an app bundle first on the import path of the process that answers a
 `cohortium/client/app.py` would take the site over. The gate replaces the two functions of Flower's client process that
 unpack a bundle and load an app from it: a bundle that is not the one of the installed version is refused before a byte
 of it is written, and the app that answers is always the installed one. Both names are private to Flower; the version is
-pinned and tests/client/test_bundle_gate.py holds them (docs/decisions/0005-flower-gate.md).
+pinned and tests/client/test_bundle_gate.py holds them (docs/decisions/0004-flower-gate.md).
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 Flower is tuned for few long rounds: its node sleeps 3 s between looks for work, and a process that is told of an object
 before it has arrived tries again after 1 s. A study is dozens of small messages, and each would pay both. Nothing here
 changes what is sent. The names are private to the pinned Flower; where one is missing, its wait stays as it is
-(tests/common/test_naps.py tells; docs/decisions/0006-flower-deployment.md).
+(tests/common/test_naps.py tells; docs/decisions/0005-flower-deployment.md).
 """
 
 import time

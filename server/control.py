@@ -1,7 +1,7 @@
 """Control: Flower's control API of one federation, as the coordinator uses it: sites in, studies started, logs out.
 
 The control API has no accounts in the open version of Flower: whoever reaches it with the authority's certificate may
-start and stop runs. It therefore listens on loopback only (see docs/decisions/0006-flower-deployment.md).
+start and stop runs. It therefore listens on loopback only (see docs/decisions/0005-flower-deployment.md).
 """
 
 import tomllib
