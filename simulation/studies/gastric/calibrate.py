@@ -19,7 +19,7 @@ SEED = 991  # of no cohort that is analysed
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--patients", type=int, default=20000)
+    options.add_argument("--patients", type=int, default=40000)
     patients = options.parse_args().patients
     plan = read_plan(Path(__file__).parent)
     average = plan.site[0].model_copy(update={"case_mix": type(plan.site[0].case_mix)()})
