@@ -75,7 +75,33 @@ class Display(Protocol):
     def closed(self, step: Step, *, ended_well: bool) -> None: ...
 
 
-class Progress:
+class NullProgress:
+    """Progress that nobody watches; also the interface that `Progress` fills."""
+
+    def __init__(self, *displays: Display, clock: Callable[[], float] = time.monotonic) -> None:
+        self._displays = displays
+        self._clock = clock
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """Show a stage while the block runs; stages may lie inside one another and side by side."""
+        step = Step(name, total, self._changed, self._clock)
+        for display in self._displays:
+            display.opened(step)
+        ended_well = False
+        try:
+            yield step
+            ended_well = True
+        finally:
+            for display in self._displays:
+                display.closed(step, ended_well=ended_well)
+
+    def _changed(self, step: Step) -> None:
+        for display in self._displays:
+            display.changed(step)
+
+
+class Progress(NullProgress):
     """Progress on a stream: bars on a terminal, plain lines elsewhere.
 
     Parameters
@@ -91,35 +117,7 @@ class Progress:
     ) -> None:
         shown_on = sys.stderr if stream is None else stream
         bars = shown_on.isatty() and not quiet
-        self._display: Display | None = TerminalBars(shown_on) if bars else PlainLines(shown_on, quiet=quiet)
-        self._clock = clock
-
-    @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[Step]:
-        """Show a stage while the block runs; stages may lie inside one another and side by side."""
-        display = self._display
-        step = Step(name, total, display.changed if display else _unseen, self._clock)
-        if display:
-            display.opened(step)
-        ended_well = False
-        try:
-            yield step
-            ended_well = True
-        finally:
-            if display:
-                display.closed(step, ended_well=ended_well)
-
-
-class NullProgress(Progress):
-    """Progress that nobody watches, for work that is called from other code."""
-
-    def __init__(self) -> None:
-        self._display = None
-        self._clock = time.monotonic
-
-
-def _unseen(_: Step) -> None:
-    pass
+        super().__init__(TerminalBars(shown_on) if bars else PlainLines(shown_on, quiet=quiet), clock=clock)
 
 
 class PlainLines:
