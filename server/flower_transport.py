@@ -64,6 +64,7 @@ class FlowerTransport:
         self._say = say
         self._poll_s = poll_s
         self._sites_by_node: dict[int, str] = {}
+        self._said: set[str] = set()
         self._wait_for(set(self.sites), timeout_s)
 
     def ask(self, requests: Mapping[str, bytes], *, timeout_s: float) -> dict[str, bytes | Failure]:
@@ -87,24 +88,23 @@ class FlowerTransport:
         """Learn the sites of nodes not met before."""
         strangers = [node for node in online if node not in self._sites_by_node]
         for node, reply in self._exchange(IDENTIFY, dict.fromkeys(strangers, b""), timeout_s).items():
-            if isinstance(reply, Failure):
-                continue  # asked again at the next look
+            if isinstance(reply, Failure):  # asked again at the next look
+                self._say_once(f"{online[node] or 'a site'} is online but cannot answer: {reply.reason}")
+                continue
             site = reply.decode("utf-8", errors="replace")
             if online[node] and online[node] != site:
-                self._say(f"a node enrolled as {online[node]} calls itself {site}: left out; correct its site.toml")
+                self._say_once(
+                    f"a node enrolled as {online[node]} calls itself {site}: left out; correct its site.toml"
+                )
                 continue
             self._sites_by_node = {n: s for n, s in self._sites_by_node.items() if s != site} | {node: site}
 
     def _wait_for(self, sites: set[str], timeout_s: float) -> None:
         """Return once every site is online."""
         deadline = time.monotonic() + timeout_s
-        said: set[str] = set()
         while missing := sites - set(self._nodes_of(sites)):
-            if missing != said:
-                self._say(
-                    f"{len(sites - missing)} of {len(sites)} sites online, waiting for {', '.join(sorted(missing))}"
-                )
-                said = missing
+            online = f"{len(sites - missing)} of {len(sites)} sites online"
+            self._say_once(f"{online}, waiting for {', '.join(sorted(missing))}")
             if time.monotonic() > deadline:
                 raise SumVoid(
                     f"{', '.join(sorted(missing))} did not come online within {timeout_s:.0f} s; "
@@ -112,6 +112,11 @@ class FlowerTransport:
                 )
             time.sleep(self._poll_s)
         self._say(f"all {len(sites)} sites online")
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def _exchange(self, kind: str, payloads: Mapping[int, bytes], timeout_s: float) -> dict[int, bytes | Failure]:
         """Push one message a node, pull until all have answered or the time is over."""

@@ -109,3 +109,19 @@ def test_a_foreign_reply_is_a_failure():
     reply = transport.ask({"a": b"x"}, timeout_s=1.0)["a"]
     assert isinstance(reply, Failure)
     assert "same version" in reply.reason
+
+
+def test_a_site_that_is_online_but_cannot_answer_is_told_once():
+    app = ClientApp()
+
+    @app.query("identify")
+    def identify(message, context):
+        return Message(Error(code=7, reason="<class 'SumRefused'>"), reply_to=message)
+
+    lines = []
+    with pytest.raises(SumVoid):
+        FlowerTransport(InProcessGrid(app, {"a": {}}), ["a"], 0.05, say=lines.append, poll_s=0.01)
+    assert lines == [
+        "a site is online but cannot answer: the site refused the app bundle: it is not the one it approved",
+        "0 of 1 sites online, waiting for a",
+    ]
