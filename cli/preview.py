@@ -1,7 +1,6 @@
 """`cohortium site preview`: what would leave this site in a study, statistic by statistic, before anything does."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -26,7 +25,8 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
     found = rehearse(agreed, table, here.site.allow)
     typer.echo(f"site {here.name}, study {agreed.study.name} ({agreed.hash[:12]}): what would leave\n")
     masked = "under masks, readable only in the sum over all sites" if agreed.privacy.secure_aggregation else "UNMASKED"
-    typer.echo(f"once, in the clear: flow counts (given, excluded by reason, used) and names of features\nsums, {masked}:")
+    typer.echo("once, in the clear: flow counts (given, excluded by reason, used) and names of features")
+    typer.echo(f"sums, {masked}:")
     typer.echo(f"  {'statistic':<28} {'part':<10} {'asked':>6} {'counts':>10} {'numbers':>10}  held back")
     for entry in found.sums:
         typer.echo(

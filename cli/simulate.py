@@ -45,5 +45,6 @@ def simulate(
     )
     cost = results["cost"]
     typer.echo(
-        f"{out / 'report.html'}  ({cost['secure_sums']} secure sums, {cost['messages']} messages, {cost['seconds']:.0f} s)"
+        f"{out / 'report.html'}  ({cost['secure_sums']} secure sums, {cost['messages']} messages, "
+        f"{cost['seconds']:.0f} s)"
     )

@@ -5,7 +5,6 @@ roster, lets the guard look at what is asked and at what was computed, masks it,
 anything leaves. No other code of a site hands numbers to the wire.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,14 @@ def _flow(standing: Standing, message: Mapping[str, Any]) -> Reply:
 
 def _sum(standing: Standing, message: Mapping[str, Any]) -> Reply:
     parameters = unpack(message["parameters"])
+    items = [unpack(item) for item in parameters["items"]]
     standing.install(parameters["objects"])
+    # what may be summed over one set of sites only is computed here, never taken from the server
+    slot = sorted({item["view"]["rows"]["part"] for item in items})
+    if standing.study.privacy.secure_aggregation and list(message.get("slot", ())) != slot:
+        raise SumRefused("slot", "the request names other parts than it asks about")
     shares, refused = [], []
-    for index, item in enumerate(parameters["items"]):
+    for index, item in enumerate(items):
         try:
             shares.append(_share(standing, item))
         except SumRefused as refusal:
@@ -138,8 +142,3 @@ HANDLERS: dict[str, Callable[[Standing, Mapping[str, Any]], Reply]] = {
     "figures": _figures,
     "finish": _finish,
 }
-
-
-def digest(data: bytes) -> str:
-    """Name of a published object: the sha256 of its codec bytes."""
-    return hashlib.sha256(data).hexdigest()

@@ -50,8 +50,8 @@ class Guard:
         if len(holders) < least:
             raise SumRefused(
                 statistic,
-                f"the {part} part lies at {len(holders)} of at least {least} sites, so a sum over it would be a site's own "
-                "data; ask for finished figures instead",
+                f"the {part} part lies at {len(holders)} of at least {least} sites, so a sum over it would be a site's "
+                "own data; ask for finished figures instead",
             )
         if view["rows"].get("where"):
             self._subgroup(view["rows"], context)

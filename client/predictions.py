@@ -1,4 +1,4 @@
-"""Predictions: each patient's scores, written at the site and staying there, so that anyone there can recompute the figures."""
+"""Predictions: each patient's scores, written at the site and staying there, so that the figures can be recomputed."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from cohortium.strategies import views
 def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write predictions.csv, one row a patient.
 
-    Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the positive
-    value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
+    Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the
+    positive value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
     and ``fit.MODEL`` the final model's.
 
     Parameters

@@ -92,7 +92,7 @@ class Standing:
 
     def ledger_line(self, message: Mapping[str, Any], reply: Mapping[str, Any], sent: bytes) -> None:
         """Write down a message that is about to leave: what it is about and its size and digest, no number of it."""
-        what = unpack(message["parameters"]) if message["kind"] == "sum" else {}
+        what = str(message.get("statistic", "")).split()
         self.ledger.append(
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -100,8 +100,8 @@ class Standing:
                 "roster": self.roster.hash,
                 "run": self.run,
                 "kind": message["kind"],
-                "statistics": sorted({item["statistic"] for item in what.get("items", ())}),
-                "parts": sorted({item["view"]["rows"]["part"] for item in what.get("items", ())}),
+                "statistics": what,
+                "parts": list(message.get("slot", ())),
                 "outcome": next(iter(sorted(set(reply) & {"refused", "overflow"})), "sent"),
                 "bytes": len(sent),
                 "sha256": hashlib.sha256(sent).hexdigest(),

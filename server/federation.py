@@ -6,60 +6,27 @@ holds back is raised in the one server half that asked for it, the others go on.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cohortium.common.codec import pack
-from cohortium.common.errors import SumRefused, SumVoid
+from cohortium.common.errors import SumRefused
 from cohortium.common.federation import DEFAULT_BOUND, Federation, Statistic, Sums
 from cohortium.common.progress import Progress
 from cohortium.common.rounds import Rounds
 from cohortium.common.study import Study
-from cohortium.common.sum_layout import Entry, Layout
-from cohortium.common.fixed_point import fraction_bits, weight_bits
+from cohortium.common.sum_layout import Layout
 from cohortium.common.table import Table
+from cohortium.server.question import Question, Total
 from cohortium.server.site_calls import SiteCalls
 from cohortium.strategies import views
 
 Result = TypeVar("Result")
-Total = tuple[Any, ...]
-"""A statistic's NamedTuple of totals."""
+LARGE = 1 << 20  # bytes; totals up to it are kept, so that asking again costs no message
 WIDER = 2.0**8  # a number that did not fit: f loses 8 of its 40 bits at a time
 WIDER_WEIGHTS = 2.0  # weights have 29 bits in all
-
-
-@dataclass
-class Question:
-    """One statistic over one view, and the public bound that sets its fixed-point step."""
-
-    statistic: Statistic
-    view: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    bound: float
-    shape: Total  # the statistic of no patients: zeros of the right shapes
-
-    @property
-    def item(self) -> dict[str, Any]:
-        """As it travels."""
-        return {"statistic": self.statistic.name, "view": self.view, "parameters": self.parameters}
-
-    def entries(self, sites: int) -> list[Entry]:
-        """Layout of its arrays; the bound is that of the weights where the statistic has weights."""
-        has_weights = any(np.asarray(field).dtype == np.float32 for field in self.shape)
-        bound = DEFAULT_BOUND if has_weights else self.bound
-        entries = []
-        for field in map(np.asarray, self.shape):
-            if field.dtype == np.int64:
-                entries.append(Entry("i8", field.size, 0))
-            elif field.dtype == np.float32:
-                entries.append(Entry("w4", field.size, weight_bits(self.bound)))
-            else:
-                entries.append(Entry("f8", field.size, fraction_bits(bound, sites)))
-        return entries
 
 
 class StudyFederation:
@@ -83,7 +50,7 @@ class StudyFederation:
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._calls = calls
         self._rounds = Rounds[Question, Total](self._send)
-        self._known: dict[str, Total] = {}
+        self._known: dict[bytes, Total] = {}
         self._nobody = views.Context(
             table=Table.empty(_table_columns(study, feature_names)), study=study, site="", objects=self._objects
         )
@@ -113,13 +80,12 @@ class StudyFederation:
         """Total of a statistic over a view; what was already learned is not asked again."""
         rows = views.build(view, self._nobody)
         question = Question(what, view, parameters, bound, what.local(rows, **parameters))
-        key = hashlib.sha256(pack(question.item)).hexdigest()
-        if key not in self._known:
+        if question.digest not in self._known:
             answer = self._rounds.ask(question)
-            if sum(np.asarray(field).nbytes for field in answer) > 1 << 20:
+            if sum(np.asarray(field).nbytes for field in answer) > LARGE:
                 return answer  # type: ignore[return-value]  # the statistic's own NamedTuple
-            self._known[key] = answer
-        return self._known[key]  # type: ignore[return-value]
+            self._known[question.digest] = answer
+        return self._known[question.digest]  # type: ignore[return-value]
 
     def _send(self, questions: list[Question]) -> list[Total | Exception]:
         """One round: one message for the statistics, one more for network weights if there are any."""
@@ -135,7 +101,7 @@ class StudyFederation:
         sites = len(self._calls.sites)
         while open_:
             # two server halves that ask the same at the same time share one item
-            items = {hashlib.sha256(pack(q.item)).hexdigest(): i for i, q in reversed(list(open_.items()))}
+            items = {question.digest: i for i, question in reversed(list(open_.items()))}
             order = sorted(items.values())
             entries = []
             for i in order:
@@ -147,7 +113,7 @@ class StudyFederation:
                 self._share_out(open_, answers)
                 continue
             layout = Layout(tuple(entry for of_item in entries for entry in of_item))
-            outcome = self._calls.sum(mode, [open_[i].item for i in order], layout)
+            outcome = self._calls.sum(mode, [open_[i] for i in order], layout)
             for place, what, why in outcome.get("refused", ()):
                 for i in [order[place]] if place is not None else order:
                     answers[i] = SumRefused(what, why)
@@ -164,10 +130,10 @@ class StudyFederation:
     @staticmethod
     def _share_out(open_: dict[int, Question], answers: dict[int, Total | Exception]) -> None:
         """Give equal questions the same answer, and forget the answered ones."""
-        by_item = {pack(open_[i].item): answers[i] for i in open_ if i in answers}
+        found = {question.digest: answers[i] for i, question in open_.items() if i in answers}
         for i, question in list(open_.items()):
-            if i not in answers and (same := by_item.get(pack(question.item))) is not None:
-                answers[i] = same
+            if question.digest in found:
+                answers[i] = found[question.digest]
             if i in answers:
                 del open_[i]
 

@@ -68,8 +68,8 @@ class Journal:
             ) from broken
         if entry["digest"] != digest:
             raise StudyError(
-                f"the run in {self.folder.parent.parent} was made by another study, seed or version (it differs at entry "
-                f"{self._next + 1}); run with the same ones or choose another --out"
+                f"the run in {self.folder.parent.parent} was made by another study, seed or version (it differs at "
+                f"entry {self._next + 1}); run with the same ones or choose another --out"
             )
         self._next += 1
         self._append(entry["log"])

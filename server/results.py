@@ -1,4 +1,4 @@
-"""Results: results.json, every number of a run; `{"withheld": ...}` and `{"undefined": ...}` stand where one is missing."""
+"""Results: results.json, every number of a run; ``{"withheld": why}`` or ``{"undefined": why}`` where one is missing."""
 
 import json
 import math
@@ -69,7 +69,7 @@ def results(
         "table_one": table_one,
         "models": models,
         "comparisons": validated.comparisons,
-        "refused": refusals(validated),
+        "refused": refusals(validated, table_one),
     }
     return json_ready(content)
 
@@ -82,7 +82,7 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
         estimate = float(fit.estimates[index])
         row: dict[str, Any] = {"term": term, "estimate": estimate}
         if errors is None:
-            row |= dict.fromkeys(("se", "ci", "p"), {"undefined": "a penalised estimate has no standard error"})
+            row |= {key: {"undefined": "a penalised estimate has no standard error"} for key in ("se", "ci", "p")}
             if ratio and term != "(Intercept)":
                 row |= {"ratio": math.exp(estimate), "ratio_ci": {"undefined": "a penalised estimate has no interval"}}
         else:
@@ -103,13 +103,17 @@ def _exp(value: float) -> float:
     return math.exp(min(value, 700.0))
 
 
-def refusals(validated: Validated) -> list[dict[str, str]]:
+def refusals(validated: Validated, table_one: list[dict[str, Any]]) -> list[dict[str, str]]:
     """What sites held back, once a cohort and reason."""
     found = {}
     for cohort, figures in validated.cohorts.items():
         for model in figures.values():
             if isinstance(model, dict) and set(model) == {"withheld"}:
                 found[cohort, model["withheld"]] = {"what": f"figures of {cohort}", "why": model["withheld"]}
+    for entry in table_one:
+        if "withheld" in entry:
+            what = f"Table 1 of {entry['cohort']}: {entry['variable']}"
+            found[what, entry["withheld"]] = {"what": what, "why": entry["withheld"]}
     return list(found.values())
 
 

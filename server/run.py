@@ -13,9 +13,9 @@ from cohortium.common.progress import NullProgress, Progress
 from cohortium.common.roster import load_roster
 from cohortium.common.study import Study, load_study
 from cohortium.common.transport import Transport
-from cohortium.server.model_bundle import write_bundles
 from cohortium.server.federation import StudyFederation
 from cohortium.server.journal import Journal
+from cohortium.server.model_bundle import write_bundles
 from cohortium.server.results import results, write_results
 from cohortium.server.site_calls import SiteCalls
 from cohortium.server.stages.describe import describe

@@ -1,6 +1,7 @@
 """Site calls: asks the sites of a run, with retries, keeps every outcome in the journal, and counts the cost.
 
-A resumed run is handed the recorded outcomes first; the set-up with the sites is made when the first new question comes.
+A resumed run is handed the recorded outcomes first; the set-up with the sites is made when the first new question
+comes.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ from cohortium.common.secure_sum import ServerSum
 from cohortium.common.study import Study
 from cohortium.common.sum_layout import Layout
 from cohortium.common.sum_setup import Hello, roster_of, threshold
+from cohortium.common.sum_store import NEEDS_SETUP
 from cohortium.common.transport import Failure, Transport
 from cohortium.server.journal import Journal
-
-NEEDS_SETUP = "needs-setup"
+from cohortium.server.question import Question
 
 
 class SiteCalls:
@@ -87,7 +88,7 @@ class SiteCalls:
             lambda: self._ask_all({"kind": "finish"}, content={"models": list(models)}),
         )
 
-    def sum(self, mode: str, items: Sequence[Mapping[str, Any]], layout: Layout) -> dict[str, Any]:
+    def sum(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         """One sum over all sites.
 
         Returns
@@ -99,10 +100,11 @@ class SiteCalls:
         SumVoid
             Sites stayed away, also after the study's retries; the run can be resumed.
         """
-        content = pack({"items": list(items), "layout": layout.plain(), "mode": mode})
-        names = sorted({item["statistic"] for item in items})
+        asked = [question.digest for question in questions]
+        content = pack({"asked": asked, "layout": layout.plain(), "mode": mode})
+        names = sorted({question.statistic.name for question in questions})
         return self._recorded(
-            "sum", content, lambda: self._retried(mode, items, layout), statistics=names, layout=layout
+            "sum", content, lambda: self._retried(mode, questions, layout), statistics=names, layout=layout
         )
 
     # --- how ----------------------------------------------------------------------------------------------------
@@ -135,20 +137,20 @@ class SiteCalls:
             _add(self.cost, entry["cost"])
         return entry["outcome"]
 
-    def _retried(self, mode: str, items: Sequence[Mapping[str, Any]], layout: Layout) -> dict[str, Any]:
+    def _retried(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         attempts = 1 + self.study.federation.retries
         for attempt in range(attempts):
             try:
-                return self._once(mode, items, layout)
+                return self._once(mode, questions, layout)
             except SumVoid as void:
                 self._roster = None  # a site may have lost its key of the run; a new set-up costs one message
                 if attempt == attempts - 1:
                     raise SumVoid(f"{void} ({attempts} attempts); once the sites are back, resume the run") from void
         raise AssertionError("unreachable")
 
-    def _once(self, mode: str, items: Sequence[Mapping[str, Any]], layout: Layout) -> dict[str, Any]:
+    def _once(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         """One attempt with a number t of its own."""
-        parameters = pack({"items": list(items), "objects": list(self._enclosed)})
+        parameters = pack({"items": [question.item for question in questions], "objects": list(self._enclosed)})
         self.cost["secure_sums"] += 1
         if not self.study.privacy.secure_aggregation:
             return self._plain(parameters)
@@ -161,8 +163,8 @@ class SiteCalls:
             mode=mode,
             t=self._number,
             roster=self._roster,
-            slot=tuple(sorted({item["view"]["rows"]["part"] for item in items})),
-            statistic=" ".join(sorted({item["statistic"] for item in items})),
+            slot=tuple(sorted({question.part for question in questions})),
+            statistic=" ".join(sorted({question.statistic.name for question in questions})),
             parameters=parameters,
             layout=layout,
             minimum_sites=self.study.privacy.minimum_sites,
@@ -222,7 +224,7 @@ class SiteCalls:
             self._enclosed.clear()
 
     def _ask(self, request: Mapping[str, Any], sites: Sequence[str]) -> dict[str, dict[str, Any] | Failure]:
-        return self._ask_each(dict.fromkeys(sites, dict(request)))
+        return self._ask_each(dict.fromkeys(sites, {**request}))
 
     def _ask_each(self, requests: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Failure]:
         """One exchange: a request to each of some sites, and what they answered."""

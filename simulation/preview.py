@@ -1,7 +1,8 @@
 """Preview: what would leave a site in a study, found by running the study on the site's own table alone.
 
-Nothing is sent. Fits and figures are made of this site's patients only, so the steps a real run takes may differ a little
-in number; which statistics leave, of which part, with how many numbers a time, and what the guard holds back, do not.
+Nothing is sent. Fits and figures are made of this site's patients only, so the steps a real run takes may differ a
+little in number; which statistics leave, of which part, with how many numbers a time, and what the guard holds back, do
+not.
 """
 
 import hashlib
@@ -90,9 +91,7 @@ class Rehearsal:
         self.progress = NullProgress()
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._guard = Guard(self.study, self.table.site, self.allow)
-        self._context = views.Context(
-            table=self.table, study=self.study, site=self.table.site, objects=self._objects
-        )
+        self._context = views.Context(table=self.table, study=self.study, site=self.table.site, objects=self._objects)
 
     def rows(self, view: views.View) -> Federation:
         return _Watched(self, view)

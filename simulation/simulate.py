@@ -149,9 +149,7 @@ def _hospitals(
         if done.exists():
             files: Iterable[Path] = sorted(cohort.glob("*/site.toml"))
         else:
-            made = generate(
-                folder, cohort, seed=study.study.seed, patients=patients, sites=sites, progress=progress
-            )
+            made = generate(folder, cohort, seed=study.study.seed, patients=patients, sites=sites, progress=progress)
             files = made.values()
             done.touch()
     else:

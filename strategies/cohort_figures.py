@@ -1,7 +1,7 @@
 """Cohort figures: all that a paper reports of a set of models on one cohort, whoever holds it.
 
-The coordinator runs this over masked sums. A site that holds a cohort alone runs the same over its own rows and sends the
-finished figures. `ask` gives the federation of a view in either case.
+The coordinator runs this over masked sums. A site that holds a cohort alone runs the same over its own rows and sends
+the finished figures. `ask` gives the federation of a view in either case.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,6 @@ Two sums: sum x, then sum (x - mean)^2 about the mean of the first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -132,12 +131,16 @@ def pooled(parts: Sequence[Moments]) -> Moments:
 def _quotient(digits: Counts, divisor: Counts) -> Array:
     """Sum that `digits` (..., DIGITS) spell, over `divisor` (...), correctly rounded; 0 where divisor < 1."""
     flat = digits.reshape(-1, DIGITS).tolist()
-    quotients = [_spell(line) / by if by > 0 else 0 for line, by in zip(flat, divisor.ravel().tolist(), strict=True)]
+    # a quotient of two Python integers is correctly rounded
+    quotients = [
+        _spell(line) / (by << FRACTION_BITS) if by > 0 else 0
+        for line, by in zip(flat, divisor.ravel().tolist(), strict=True)
+    ]
     return np.array([float(q) for q in quotients]).reshape(divisor.shape)
 
 
-def _spell(digits: list[int]) -> Fraction:
+def _spell(digits: list[int]) -> int:
     total = 0
     for digit in digits:
         total = (total << DIGIT_BITS) + digit
-    return Fraction(total, 1 << FRACTION_BITS)
+    return total

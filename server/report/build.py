@@ -15,7 +15,7 @@ from cohortium.common.errors import CohortiumError
 from cohortium.server.report import curves
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
-from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, term_label
+from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
 from cohortium.server.report.estimands import model_notes, study_notes
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
@@ -194,7 +194,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "endpoint": words(endpoint),
         "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
                        for p in declared.get("predictors") or ()],
-        "selected": [term_label(term) for term in model.get("selected") or ()],
+        "kept": kept_terms(model.get("selected") or ()),
         "notes": model_notes(kind, declared, study),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),

@@ -1,5 +1,6 @@
 """Coefficients: a model's terms as odds or hazard ratios, in a table and in a forest plot."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from cohortium.server.report.grid import Grid
 from cohortium.server.report.text import absent, interval, limits, number, p_value, words
 
 Record = Mapping[str, Any]
+MOST_NAMED = 12
 
 
 def ratio_name(kind: str) -> str:
@@ -27,6 +29,26 @@ def term_label(term: str) -> str:
     if term.startswith("model."):
         return f"score of {words(term.removeprefix('model.'))}"
     return words(term).replace("=", " = ")
+
+
+def kept_terms(terms: Sequence[str]) -> str:
+    """List the terms that a model kept; a feature set that left many is counted instead.
+
+    >>> kept_terms(["age", *(f"features.deep/ct/tumour/{i:04d}" for i in range(128))])
+    'age, 128 features of deep'
+    """
+    sets = Counter(_feature_set(term) for term in terms)
+    parts = dict.fromkeys(
+        f"{sets[_feature_set(term)]} features of {words(_feature_set(term))}"
+        if _feature_set(term) and sets[_feature_set(term)] > MOST_NAMED
+        else term_label(term)
+        for term in terms
+    )
+    return ", ".join(parts)
+
+
+def _feature_set(term: str) -> str:
+    return term.removeprefix("features.").partition("/")[0] if term.startswith("features.") else ""
 
 
 def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -> Grid | None:

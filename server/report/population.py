@@ -9,6 +9,7 @@ from cohortium.server.report.measures import look_up
 from cohortium.server.report.text import COHORTS, absent, cohort_label, count, number, p_value, percent, words
 
 Record = Mapping[str, Any]
+COUNTED = ("binary", "categorical")
 PARTS = ("train", "internal", "external")
 TESTS = {
     "t": "Student's t test",
@@ -95,7 +96,7 @@ def _head(entries: Sequence[Record], cohort: str, group: str) -> str:
     for entry in entries:
         figure = (entry.get("groups") or {}).get(group) if _cohort(entry) == cohort else None
         if figure and not absent(figure) and "n" in figure:
-            return f"{label} (n = {count(figure['n'] + figure.get('missing', 0))})"
+            return f"{label} (n\u202f=\u202f{count(figure['n'] + figure.get('missing', 0))})"
     return label
 
 
@@ -110,7 +111,7 @@ def _cohort_rank(cohort: str) -> int:
 def _variable(grid: Grid, variable: str, entries: Sequence[Record], groups: Sequence[str]) -> None:
     unit = next((f", {entry['unit']}" for entry in entries if entry.get("unit")), "")
     levels = list(dict.fromkeys(level for entry in entries for level in _levels(entry)))
-    if levels:
+    if levels or any(entry.get("kind") in COUNTED for entry in entries):
         _row(grid, f"{words(variable)}{unit}, n (%)", entries, groups, lambda _: "")
         for level in levels:
             _row(grid, level, entries, groups, lambda figure, level=level: _share(figure, level), with_p=False)
@@ -134,8 +135,10 @@ def _row(
     cells = []
     for entry in entries:
         figures = entry.get("groups") or {}
-        cells += [grid.cell(entry if absent(entry) else figures.get(group), write) for group in groups]
-        cells.append(grid.cell(entry.get("p"), p_value) if with_p else "")
+        of_groups = [entry if absent(entry) else figures.get(group) for group in groups]
+        # Why a whole group is not there is said once, in the variable's first row.
+        cells += [grid.cell(figure, write) if with_p or not absent(figure) else "" for figure in of_groups]
+        cells.append(grid.cell(entry.get("p"), p_value) if with_p and not absent(entry) else "")
     grid.row(head, cells, indented=not with_p)
 
 

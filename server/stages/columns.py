@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 class Column:
     """One column: its public name, the study's name for the whole of it, and where a site takes it from.
 
-    `source` is ``("terms", term)``, ``("features", set, index, harmonisation or None)`` or ``("model", digest, stack)``.
+    `source` is ``("terms", term)``, ``("features", set, index, harmonisation or None)`` or
+    ``("model", digest, stack)``.
     """
 
     name: str

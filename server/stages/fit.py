@@ -3,14 +3,14 @@
 All replicates of all models of one level run side by side, so that a level costs as many rounds as its longest fit.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.common.errors import CohortiumError, NotIdentifiable, StudyError
+from cohortium.common.errors import NotIdentifiable, StudyError
+from cohortium.common.heads import Head
 from cohortium.common.study import Study
 from cohortium.common.study_data import DAYS_PER_UNIT
 from cohortium.server.federation import StudyFederation
@@ -19,7 +19,6 @@ from cohortium.server.stages.preprocess import Preprocessed, preprocess
 from cohortium.server.stages.replicates import levels, replicates
 from cohortium.server.stages.select import select
 from cohortium.strategies import cox, fedavg, lasso, logistic, moments, views
-from cohortium.common.heads import Head
 
 Array = NDArray[np.float64]
 
@@ -67,7 +66,7 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
 
             def run(name: str, without: tuple[int, ...]) -> Fit:
                 result = _fit_one(federation, name, without, learned[without], fitted)
-                step.advance()  # noqa: B023  # the tasks end before the next level begins
+                step.advance()  # the tasks end before the next level begins
                 return result
 
             fits = federation.together([lambda job=job: run(*job) for job in jobs])
@@ -116,7 +115,7 @@ def _fit_one(
     learned: Preprocessed,
     fitted: dict[str, FittedModel],
 ) -> Fit:
-    study, model = federation.study, federation.study.model[name]
+    model = federation.study.model[name]
     rows = {"part": "train", "without": list(without), "endpoint": model.endpoint}
     try:
         columns = varying(_candidates(federation, name, rows, learned, fitted))
@@ -270,7 +269,7 @@ def _fit_network(federation: StudyFederation, name: str, rows: dict[str, Any], c
         batch_size=model.batch_size,
         optimizer=model.optimizer,
         learning_rate=model.learning_rate,
-        class_weight=None if model.class_weight == "none" else model.class_weight,
+        class_weight=model.class_weight,
         patience=model.patience,
     )
     return Fit(

@@ -1,8 +1,8 @@
 """Replicates: which fits a study needs, each named by the cross-validation folds it has not seen.
 
 A model's final fit has seen all training patients: ``()``. With cross-validation, ``(j,)`` predicts fold j. A model
-stacked on another is fitted on values that no patient has helped to make, so the model below is also fitted without each
-further fold: ``(j, k)`` serves fold k inside j and fold j inside k, which halves the work.
+stacked on another is fitted on values that no patient has helped to make, so the model below is also fitted without
+each further fold: ``(j, k)`` serves fold k inside j and fold j inside k, which halves the work.
 """
 
 from cohortium.common.study import Study

