@@ -1,4 +1,4 @@
-"""Results: results.json, every number of a run; ``{"withheld": why}`` or ``{"undefined": why}`` where one is missing."""
+"""Results: results.json, every number of a run; ``{"withheld": why}``, ``{"undefined": why}`` where one is missing."""
 
 import json
 import math

@@ -224,7 +224,8 @@ class SiteCalls:
             self._enclosed.clear()
 
     def _ask(self, request: Mapping[str, Any], sites: Sequence[str]) -> dict[str, dict[str, Any] | Failure]:
-        return self._ask_each(dict.fromkeys(sites, {**request}))
+        same = {**request}
+        return self._ask_each(dict.fromkeys(sites, same))
 
     def _ask_each(self, requests: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any] | Failure]:
         """One exchange: a request to each of some sites, and what they answered."""
