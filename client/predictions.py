@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cohortium.common.study_data import level_text
 from cohortium.strategies import views
 
 
@@ -15,7 +16,8 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
 
     Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the
     positive value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
-    and ``fit.MODEL`` the final model's.
+    and ``fit.MODEL`` the final model's. ``subgroup.VARIABLE`` is the level of each variable that a subgroup or a
+    secondary analysis is cut by.
 
     Parameters
     ----------
@@ -38,6 +40,10 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
         columns[f"score.{model['name']}"] = [f"{value:.4f}" for value in scores]
         if folds:
             columns[f"fit.{model['name']}"] = [f"{value:.4f}" for value in final]
+    validation = context.study.validation
+    for name in dict.fromkeys([*validation.subgroups, *(v for a in validation.analysis for v in a.where)]):
+        levels = context.study.variables[name].levels
+        columns[f"subgroup.{name}"] = ["" if np.isnan(c) else level_text(levels[int(c)]) for c in table.columns[name]]
     draft = path.with_suffix(".draft")
     with draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
