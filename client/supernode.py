@@ -62,6 +62,7 @@ def start(
     if not (here / "node.key").exists():
         raise SiteError(f"site {site} has no node key; run `cohortium site join` and have the coordinator enrol it")
     address, ca = read_invite(invite)
+    processes.clear(here, ("node", "worker"))
     (here / "ca.pem").write_text(ca)
     _write_private(here / "worker.secret", secrets.token_bytes(32))
     (here / "node.log").write_text("")

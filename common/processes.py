@@ -78,6 +78,19 @@ def running(folder: Path, name: str) -> bool:
     return _pid(folder / f"{name}.pid") is not None
 
 
+def clear(folder: Path, names: Sequence[str]) -> None:
+    """Make room for a fresh start of programmes that work together: stop what a crash of another left behind.
+
+    Raises
+    ------
+    SiteError
+        All of them run.
+    """
+    if all(running(folder, name) for name in names):
+        raise SiteError(f"{' and '.join(names)} already run from {folder}; stop them first")
+    stop(folder)
+
+
 def stop(folder: Path, *, grace_s: float = 10.0) -> list[str]:
     """Stop every programme of the folder: a polite signal to its group, then a hard one.
 

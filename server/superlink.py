@@ -51,6 +51,7 @@ def start(folder: Path, host: str = "127.0.0.1", port: int = 0, *, while_pid: in
     if not (folder / "invite.toml").exists():
         create(folder, host, port or processes.free_port())
     runtime = address(folder)
+    processes.clear(folder, ("superlink", "executor"))
     run = {"flower_home": (folder / "flower").resolve(), "while_pid": while_pid}
     secret = ["--superexec-auth-secret-file", "executor.secret"]
     superlink = ["--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key", "--ssl-ca-certfile", "ca.pem"]

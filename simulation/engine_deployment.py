@@ -70,9 +70,9 @@ def deployment(
         run = ["run", str(study_file), "--federation", str(folder), "--roster", str(roster_file), "--out", str(out)]
         cohortium([*run, *(["--resume"] if resume else [])], show=True)
     finally:
-        for place in places.values():
-            cohortium(["site", "stop", *place], check=False)
-        cohortium(["federation", "stop", str(folder)], check=False)
+        stops = [["site", "stop", *place] for place in places.values()] + [["federation", "stop", str(folder)]]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda command: cohortium(command, check=False), stops))
     return json.loads((out / "results.json").read_text())
 
 

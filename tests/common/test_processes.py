@@ -32,6 +32,14 @@ def test_started_found_and_stopped(naptime):
     assert processes.stop(naptime) == []
 
 
+def test_what_a_crash_left_behind_makes_room_and_what_runs_does_not(naptime):
+    processes.start(naptime, "nap", "napping:nap", [], flower_home=naptime)
+    with pytest.raises(SiteError, match="nap already run"):
+        processes.clear(naptime, ["nap"])
+    processes.clear(naptime, ["nap", "partner that crashed"])
+    assert not processes.running(naptime, "nap")
+
+
 def test_a_recycled_process_id_is_never_signalled(naptime):
     naptime.mkdir()
     (naptime / "nap.pid").write_text(f"{os.getpid()} 1\n")  # alive, but it started at another time
