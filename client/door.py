@@ -14,10 +14,11 @@ import threadpoolctl
 
 from cohortium.client.figures import finished_figures
 from cohortium.client.predictions import write_predictions
-from cohortium.client.standing import Standing, open_standing
+from cohortium.client.standing import Standing, ledger_line, open_standing
 from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireError
 from cohortium.common.federation import Statistic
+from cohortium.common.ledger import Ledger
 from cohortium.strategies import registry, views
 
 Reply = dict[str, Any]
@@ -47,13 +48,16 @@ def answer(request: bytes, *, site_file: Path, workspace: Path) -> bytes:
             raise WireError("a request of a kind that this site does not know; install the coordinator's version")
         standing = open_standing(site_file, workspace, str(message.get("study")), str(message.get("run")))
     except (SumRefused, WireError) as refusal:
-        return pack(_refusal(refusal))
+        sent = pack(_refusal(refusal))
+        if workspace.is_dir():
+            Ledger(workspace).append(ledger_line({}, {"refused": []}, sent))
+        return sent
     try:
         reply = handle(standing, message)
     except (SumRefused, WireError) as refusal:
         reply = _refusal(refusal)
     sent = pack(reply)
-    standing.ledger_line(message, reply, sent)
+    standing.ledger.append(ledger_line(message, reply, sent, roster=standing.roster.hash, by=standing.approvals))
     return sent
 
 

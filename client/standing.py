@@ -6,6 +6,7 @@ between messages (derived columns) can be made again.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,24 +91,24 @@ class Standing:
         shutil.rmtree(_run_folder(self.workspace, self.run), ignore_errors=True)
         _OPEN.pop(self.workspace, None)
 
-    def ledger_line(self, message: Mapping[str, Any], reply: Mapping[str, Any], sent: bytes) -> None:
-        """Write down a message that is about to leave: what it is about and its size and digest, no number of it."""
-        what = str(message.get("statistic", "")).split()
-        self.ledger.append(
-            {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "study": self.study.hash,
-                "roster": self.roster.hash,
-                "run": self.run,
-                "kind": message["kind"],
-                "statistics": what,
-                "parts": list(message.get("slot", ())),
-                "outcome": next(iter(sorted(set(reply) & {"refused", "overflow"})), "sent"),
-                "bytes": len(sent),
-                "sha256": hashlib.sha256(sent).hexdigest(),
-                "approved_by": list(self.approvals),
-            }
-        )
+
+def ledger_line(
+    message: Mapping[str, Any], reply: Mapping[str, Any], sent: bytes, *, roster: str = "", by: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What the ledger says of a message that is about to leave: what it is about, size and digest, no number of it."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "study": str(message.get("study", "")),
+        "roster": roster,
+        "run": str(message.get("run", "")),
+        "kind": str(message.get("kind", "unreadable")),
+        "statistics": str(message.get("statistic", "")).split(),
+        "parts": [str(part) for part in message.get("slot", ())],
+        "outcome": next((word for word in ("refused", "overflow") if word in reply), "sent"),
+        "bytes": len(sent),
+        "sha256": hashlib.sha256(sent).hexdigest(),
+        "approved_by": list(by),
+    }
 
 
 _OPEN: dict[Path, tuple[tuple[Any, ...], Standing]] = {}
@@ -130,8 +131,9 @@ def open_standing(site_file: Path, workspace: Path, study_hash: str, run: str) -
     try:
         standing = _open(site_file, workspace, study_hash, run)
     except SiteError as problem:
-        # its text names what to do and holds no patient's value: approvals and set-up, never rows
-        raise SumRefused("site set-up", str(problem)) from problem
+        # what is not approved or prepared may be told; a text that names the site's own files may not
+        told = str(problem) if os.sep not in str(problem) else "its own files need attention; run cohortium site check"
+        raise SumRefused("site set-up", told) from problem
     _OPEN[workspace] = (key, standing)
     return standing
 
@@ -164,12 +166,28 @@ def _open(site_file: Path, workspace: Path, study_hash: str, run: str) -> Standi
             identity=site_identity(workspace),
             pins={name: bytes.fromhex(key) for name, key in roster.identities.items()},
             minimum_sites=study.privacy.minimum_sites,
-            store=SumStore(workspace, workspace / "runtime"),
+            store=SumStore(workspace, runtime_folder(workspace)),
         ),
         ledger=Ledger(workspace),
         approvals=(approval.approved_by, roster_approval.approved_by),
         objects=objects,
     )
+
+
+def runtime_folder(workspace: Path) -> Path:
+    """Where a run's key lies while the run lasts: in memory if the machine has such a folder, never in a backup.
+
+    A user's runtime directory (XDG base directory specification), else /dev/shm, else the workspace.
+    """
+    homes = [Path(path) for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if path]
+    for home in homes:
+        if home.is_dir() and os.access(home, os.W_OK):
+            name = hashlib.sha256(str(workspace.absolute()).encode()).hexdigest()[:16]
+            folder = home / f"cohortium-{os.getuid()}" / name
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            if folder.parent.stat().st_uid == os.getuid() and not folder.parent.stat().st_mode & 0o077:
+                return folder
+    return workspace / "runtime"
 
 
 def _run_folder(workspace: Path, run: str) -> Path:
