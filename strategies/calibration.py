@@ -124,7 +124,7 @@ def fit(
 
     at = federation.sum(terms, bound=bound, knots=placed, coefficients=coefficients)
     step, lost = _steps(at, free)
-    settled = _settled(at, step, free, tolerance * n)
+    settled = ~lost & _settled(at, step, free, tolerance * n)  # alike scores: no gradient, but no maximum either
     for _ in range(max_rounds):
         if (settled | lost).all():
             break

@@ -74,6 +74,17 @@ def test_a_fit_without_a_maximum_is_undefined_and_the_others_go_on():
     assert isinstance(good.slope, float)
 
 
+def test_scores_that_are_all_alike_have_an_intercept_and_nothing_else():
+    """A model of an intercept alone: its gradient is zero at once, but the slope has no maximum."""
+    y = np.repeat([0.0, 1.0], [60, 40])
+    rows = Scored(score=np.full((100, 1), 0.4), y=y, fold=np.zeros(100, dtype=np.int64))
+    (fitted,), _ = recalibrate(PooledSites([rows]), 1)
+    assert fitted.intercept == pytest.approx(0.0, abs=1e-9)
+    assert isinstance(fitted.slope, Undefined)
+    assert isinstance(fitted.slope_ci, Undefined)
+    assert isinstance(fitted.ici, Undefined)
+
+
 def test_one_class_is_undefined():
     rows = patients(40)
     with pytest.raises(Undefined, match="with and without the outcome"):
