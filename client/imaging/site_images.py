@@ -147,7 +147,8 @@ def _embed_all(
     networks = _Networks(study)
     with progress.stage(f"{site.name}: embeddings", total=todo) as step:
         for patient_id, places in pictures.items():
-            for place, picture in places.items():
+            # Sorted: a measured case and one found finished give the same order of columns
+            for place, picture in sorted(places.items()):
                 name = place.split("/")[0]
                 embedding, images.weights[name] = networks.embed(name, picture, store)
                 columns = {f"features.{place}/{i:04d}": value for i, value in enumerate(embedding)}

@@ -200,15 +200,19 @@ class Recorder:
 
 
 def test_embeddings_stand_beside_radiomics(hospital):
-    asked = study(features={**STUDY["features"], "deep": DEEP})
-    done = prepare(asked, site(hospital), hospital / "out")
+    images = {"mr": {"modality": "MR", "normalise": "zscore"}, **STUDY["image"]}
+    asked = study(image=images, features={**STUDY["features"], "deep": {**DEEP, "images": ("mr", "ct")}})
+    here = site(hospital)
+    here = here.model_copy(update={"images": {"ct": here.images["ct"], "mr": here.images["ct"]}})
+    done = prepare(asked, here, hospital / "out")
     table = Table.read(done.table)
     columns = [name for name in table.feature_names if name.startswith("features.deep/")]
-    assert columns == [f"features.deep/ct/tumour/{i:04d}" for i in range(512)]
+    assert columns == [f"features.deep/{image}/tumour/{i:04d}" for image in ("ct", "mr") for i in range(512)]
     weights = json.loads((hospital / "out" / "features.json").read_text())["sets"]["deep"]["weights"]
     assert weights["network"] == "resnet10"
     assert len(weights["sha256"]) == 64
-    again = Table.read(prepare(asked, site(hospital), hospital / "again").table)
+    again = Table.read(prepare(asked, here, hospital / "again").table)
+    assert again.feature_names == table.feature_names
     assert np.array_equal(table.matrix(table.feature_names), again.matrix(again.feature_names))
 
 
