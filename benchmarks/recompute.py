@@ -1,0 +1,327 @@
+"""Recompute: every figure of results.json once more, from the patients' own scores, with other software.
+
+    python benchmarks/recompute.py OUT [OUT ...]
+
+reads OUT/sites/*/predictions.csv, OUT/results.json and, for what the study asked for, OUT/study.toml. It imports
+nothing of the package. One line a kind of figure: how many were compared, the largest difference, what is allowed, pass
+or fail; the exit code is 1 if one failed.
+
+What is allowed is 1e-9 (relative above 1; 1e-8 for what an iteration ends) wherever the figure is defined by what can
+be seen. With binned scores a bin is seen in the published ROC curve: AUC, DeLong, average precision and groups are
+recomputed with those bins to 1e-9, and compared with the unbinned scores within the stated bound. The bins of survival
+scores are not published; C is compared within its bound, and what has none within a bound computed from how many
+patients a bin holds.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooled_binary as binary
+import pooled_survival as survival
+
+EXACT = 1e-9
+SOLVED = 1e-8
+"""A fit by Newton steps over sums: they end at a mean gradient of 1e-10, and sums are rounded at 2**-40."""
+DAYS_PER_UNIT = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
+
+
+class Table:
+    """Differences by kind of figure; the worst is the one that uses most of what it is allowed."""
+
+    def __init__(self):
+        self.rows, self.withheld, self.undefined = {}, 0, 0
+
+    def compare(self, kind, where, ours, reference, allowed=EXACT):
+        """Hold one figure, or list of figures, against its reference."""
+        if isinstance(ours, dict) and "withheld" in ours:
+            self.withheld += 1
+            return
+        if (isinstance(ours, dict) and "undefined" in ours) or ours is None or reference is None:
+            missing = isinstance(ours, dict) and "undefined" in ours and reference is None
+            self.undefined += missing
+            self.note(kind, where, 0.0 if missing else np.inf, allowed, 0)
+            return
+        a, b = np.asarray(ours, float), np.asarray(reference, float)
+        if a.shape != b.shape:
+            self.note(kind, where, np.inf, allowed, 1)
+            return
+        known = ~np.isnan(b)
+        differences = np.abs(a - b)[known] / np.maximum(1, np.abs(b[known]))
+        self.note(kind, where, differences.max(initial=0.0), allowed, int(known.sum()))
+
+    def note(self, kind, where, difference, allowed, count):
+        """Keep one difference."""
+        row = self.rows.setdefault(kind, {"count": 0, "difference": 0.0, "allowed": allowed, "share": -1.0})
+        row["count"] += count
+        share = difference / allowed if allowed else (np.inf if difference else 0.0)
+        if share > row["share"]:
+            row |= {"difference": difference, "allowed": allowed, "share": share, "where": where}
+
+    def print(self, title):
+        """Returns whether all passed."""
+        print(f"\n{title}\n{'figure':34} {'compared':>8} {'difference':>11} {'allowed':>9}        largest at")
+        for kind, row in self.rows.items():
+            verdict = "pass" if row["share"] <= 1 else "FAIL"
+            count, difference, allowed = row["count"], row["difference"], row["allowed"]
+            print(f"{kind:34} {count:8d} {difference:11.2e} {allowed:9.1e}  {verdict}  {row['where']}")
+        print(f"{self.withheld} figures withheld, {self.undefined} undefined on both sides")
+        return all(row["share"] <= 1 for row in self.rows.values())
+
+
+class Run:
+    """A finished run: what it published, what it was asked, and the patients' scores."""
+
+    def __init__(self, out):
+        self.results = json.loads((out / "results.json").read_text())
+        self.study = tomllib.loads((out / "study.toml").read_text())
+        frames = [
+            pd.read_csv(path, dtype={"patient_id": str}).assign(site=path.parent.name)
+            for path in sorted(out.glob("sites/*/predictions.csv"))
+        ]
+        self.patients = pd.concat(frames, ignore_index=True)
+        privacy = self.study["privacy"]
+        self.minimum, self.exact = privacy["minimum_count"], privacy["score_resolution"] == "exact"
+
+    def cohort(self, name, endpoint):
+        """Patients of a cohort whose endpoint is known."""
+        part = "train" if name.startswith("cross_validated") else re.match(r"\w+", name)[0]
+        chosen = (self.patients["part"] == part) & self.patients["site"].isin(self.results["held_by"][name])
+        level = re.search(r"/subgroup:(.+)=(.+)$", name) or re.search(r"/analysis:.*,(.+)=(.+)$", name)
+        if level:
+            chosen &= self.patients[f"subgroup.{level[1]}"].map(_level) == _level(level[2])
+        return self.patients[chosen & self.patients[self.outcome(endpoint)[-1]].notna()]
+
+    def outcome(self, endpoint):
+        """Columns of an endpoint: outcome, or time and event."""
+        table = self.study["endpoint"][endpoint]
+        return [table["column"]] if table["kind"] == "binary" else [table["time"], table["event"]]
+
+    def kind(self, endpoint):
+        """``binary`` or ``survival``."""
+        return self.study["endpoint"][endpoint]["kind"]
+
+    def scores(self, patients, cohort, model):
+        """The scores a cohort is judged by: of the final model but for cross-validation."""
+        final = f"fit.{model}" if f"fit.{model}" in patients and cohort.startswith("train") else f"score.{model}"
+        return patients[final].to_numpy()
+
+    def endpoint(self, cohort, model):
+        """The endpoint a model is held against in a cohort."""
+        asked = re.search(r"/analysis:.+->([^,]+)", cohort)
+        return asked[1] if asked else self.results["models"][model]["endpoint"]
+
+    def training(self):
+        """The cohort that cut-offs come from."""
+        return "cross_validated" if "cross_validated" in self.results["held_by"] else "train"
+
+
+def _level(value):
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check(out):
+    """All figures of one run; returns whether they passed."""
+    run, table = Run(out), Table()
+    for model, published in run.results["models"].items():
+        for cohort, figures in published["cohorts"].items():
+            if "withheld" in figures:
+                table.withheld += 1
+                continue
+            endpoint, where = run.endpoint(cohort, model), f"{model}, {cohort}"
+            patients = run.cohort(cohort, endpoint)
+            events = patients[run.outcome(endpoint)[-1]].sum()
+            table.compare("patients, events", where, [figures["n"], figures["events"]], [len(patients), events])
+            if run.kind(endpoint) == "binary":
+                check_binary(run, table, model, cohort, figures, where)
+            if "survival" in figures:
+                check_survival(run, table, model, cohort, endpoint, figures["survival"], where)
+    for entry in run.results["comparisons"]:
+        check_comparison(run, table, entry)
+    mode = "exact" if run.exact else "binned"
+    return table.print(f"{run.results['study']['name']} ({out}), {mode} scores, {len(run.patients)} patients")
+
+
+def labelled(run, model, cohort):
+    """Outcome, score and published bins of a cohort; the bins are None where there is no ROC curve."""
+    patients = run.cohort(cohort, run.endpoint(cohort, model))
+    y = patients[run.outcome(run.endpoint(cohort, model))[0]].to_numpy().astype(int)
+    score, roc = run.scores(patients, cohort, model), run.results["models"][model]["cohorts"][cohort].get("roc")
+    bins, off = binary.bins_of(y, score, roc) if isinstance(roc, list) else (None, 0.0)
+    return patients, y, score, bins, off
+
+
+def check_binary(run, table, model, cohort, figures, where):
+    """Figures of a binary model on one cohort."""
+    patients, y, score, bins, off = labelled(run, model, cohort)
+    table.compare("Brier score", where, figures["brier"], ((y - binary.on_grid(score) / 1e4) ** 2).mean())
+    table.note("ROC points on the pooled curve", where, off, EXACT, 1)
+    if bins is None:
+        table.compare("AUC, same bins", where, figures["auc"], None)
+    else:
+        check_ranking(run, table, figures, where, patients, y, score, bins)
+    check_calibration(run, table, cohort, figures["calibration"], where, y, score, bins)
+    curve = figures["decision_curve"]
+    model_benefit, everyone = binary.net_benefit(y, score, curve["thresholds"])
+    table.compare("net benefit", where, curve["net_benefit"], model_benefit)
+    table.compare("net benefit of treating all", where, curve["treat_all"], everyone)
+    at = figures["at_cutoff"]
+    if "undefined" in at:
+        return
+    counts, shares = binary.confusion(y, score, at["cutoff"])
+    table.compare("confusion at the cut-off", where, [at[k] for k in counts], list(counts.values()), 0)
+    for name, value in shares.items():
+        table.compare("shares at the cut-off, Wilson", where, at[name], value)
+    if cohort == run.training() and at["rule"] == "youden":
+        high = binary.on_grid(score) >= round(at["cutoff"] * 1e4)
+        table.note("Youden cut-off: other patients", where, (high != binary.youden(y, bins)).sum(), 0, 1)
+        if run.exact:
+            table.compare("Youden cut-off", where, at["cutoff"], score[binary.youden(y, bins)].min())
+    elif cohort == run.training() and at["rule"] == "median":
+        table.compare("median cut-off", where, at["cutoff"], np.sort(score)[int(np.ceil(len(score) / 2)) - 1])
+
+
+def check_ranking(run, table, figures, where, patients, y, score, bins):
+    """AUC and what else depends on the order of the scores."""
+    auc, grid = figures["auc"], binary.on_grid(score)
+    area, error = binary.auc(y, bins)
+    table.compare("AUC, same bins", where, auc["estimate"], area)
+    table.compare(
+        "DeLong interval, same bins", where, auc["ci"], None if error is None else binary.interval(area, error)
+    )
+    raw, raw_error = binary.auc(y, grid)
+    bound = auc["bound"] + EXACT
+    table.compare("AUC, unbinned, stated bound", where, auc["estimate"], raw, bound)
+    if error is not None:
+        slack = binary.interval_slack(y, grid, bins) + EXACT
+        table.compare("DeLong interval, unbinned", where, auc["ci"], binary.interval(raw, raw_error), slack)
+    short = max(0.0, binary.doubt(y, grid, bins) - auc["bound"])
+    table.note("stated bound too small by", where, max(short, auc["bound"] if run.exact else 0.0), EXACT, 1)
+    roc, points, precision = binary.curves(y, bins)
+    table.compare("ROC, precision-recall", where, figures["roc"], roc)
+    table.compare("ROC, precision-recall", where, figures["pr"], points)
+    table.compare("average precision, same bins", where, figures["average_precision"], precision)
+    if "folds_mean" in auc:
+        folds = [binary.auc(y[f], bins[f])[0] for f in (patients["fold"] == k for k in sorted(set(patients["fold"])))]
+        table.compare("AUC, mean of the folds", where, auc["folds_mean"], None if None in folds else np.mean(folds))
+
+
+def check_calibration(run, table, cohort, figures, where, y, score, bins):
+    """Recalibration, integrated calibration index, groups and their test."""
+    found = binary.recalibration(y, score) if len(set(y)) == 2 else {}
+    table.compare("calibration intercept", where, figures["intercept"], found.get("intercept"), SOLVED)
+    table.compare("calibration slope", where, figures["slope"], found.get("slope"), SOLVED)
+    for name in ("intercept_ci", "slope_ci"):
+        table.compare("calibration intervals", where, figures[name], found.get(name), SOLVED)
+    low, high = binary.ici_range(y, score, bins) if bins is not None else (None, None)
+    if low is None:
+        table.compare("integrated calibration index", where, figures["ici"], None, SOLVED)
+    else:
+        middle, reach = (low + high) / 2, (high - low) / 2
+        table.compare("integrated calibration index", where, figures["ici"], middle, SOLVED + 1.1 * reach)
+    order = np.argsort(score, kind="stable")
+    ends = np.cumsum([n for _, _, n in figures["curve"]])
+    blocks = np.split(order, ends[:-1])
+    table.compare(
+        "calibration curve", where, figures["curve"], [[score[b].mean(), y[b].mean(), len(b)] for b in blocks]
+    )
+    if bins is not None:
+        table.compare("groups of ten", where, figures["curve"], binary.groups(y, score, bins, run.minimum))
+    test = binary.hosmer_lemeshow(figures["curve"], 2 if cohort.startswith("train") else 0)
+    ours = figures["hosmer_lemeshow"]
+    if test is None:
+        table.compare("Hosmer-Lemeshow", where, ours, None)
+    else:
+        table.compare("Hosmer-Lemeshow", where, [ours[k] for k in test], list(test.values()))
+
+
+def check_survival(run, table, model, cohort, endpoint, figures, where):
+    """Figures of a score against times and events on one cohort."""
+    if "withheld" in figures:
+        table.withheld += 1
+        return
+    if run.kind(endpoint) == "binary":
+        endpoint = run.study["validation"]["survival"]
+    known = run.study["endpoint"][endpoint]
+    patients = run.cohort(cohort, endpoint)
+    columns = run.outcome(endpoint)
+    step = run.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[known["unit"]]
+    time, event = survival.coarse(patients[columns[0]], step), patients[columns[1]].to_numpy().astype(int)
+    score = run.scores(patients, cohort, model)
+    check_concordance(run, table, model, known, figures, where, time, event, score)
+    if "cutoff" not in figures:
+        return
+    if cohort == run.training() and run.kind(run.results["models"][model]["endpoint"]) == "survival":
+        table.compare("median cut-off", where, figures["cutoff"], np.sort(score)[int(np.ceil(len(score) / 2)) - 1])
+    high = binary.on_grid(score) >= round(figures["cutoff"] * 1e4)
+    shown = not 0 < min(high.sum(), (~high).sum()) < run.minimum
+    for name, members in (("low", ~high), ("high", high)):
+        curve, middle = figures["kaplan_meier"][name], figures["median"][name]
+        rows = survival.kaplan_meier(time[members], event[members], run.minimum) if members.any() else None
+        table.compare("Kaplan-Meier with limits", where, curve, rows)
+        table.compare("median survival", where, middle, survival.median(rows) if rows else None)
+    for label, key, make in (
+        ("log-rank", "log_rank", survival.log_rank),
+        ("hazard ratio, high against low", "hazard_ratio", survival.hazard_ratio),
+    ):
+        reference, ours = make(time, event, high) if shown else None, figures[key]
+        if reference is None:
+            table.compare(label, where, ours, None)
+        else:
+            for name, value in reference.items():
+                table.compare(label, where, ours.get(name), value, SOLVED if key == "hazard_ratio" else EXACT)
+
+
+def check_concordance(run, table, model, known, figures, where, time, event, score):
+    """C-index, AUC and Brier score at the horizons."""
+    c, error = survival.c_index(time, event, binary.on_grid(score))
+    ours = figures["c_index"]
+    if c is None or "estimate" not in ours:
+        table.compare("C-index", where, ours, c)
+    else:
+        bound = ours["bound"] + EXACT
+        table.compare("C-index, stated bound", where, ours["estimate"], c, bound)
+        slack = bound if run.exact else bound + survival.Z * survival.error_slack(time, event, ours["bound"])
+        table.compare("interval of C", where, ours["ci"], binary.interval(c, error), slack)
+    baseline = run.results["models"][model]["notes"].get("baseline")
+    for horizon in known.get("horizon", ()):
+        area, name = survival.auc_at(time, event, score, horizon), f"{horizon:.10g}"
+        slack = 0.0 if run.exact or area is None else survival.auc_slack(time, event, score, horizon)
+        table.compare("AUC at horizons", where, figures["auc_at"][name], area, slack + EXACT)
+        expected = None
+        if baseline is not None:
+            passed = np.asarray(baseline["time"]) <= horizon
+            hazard = np.asarray(baseline["cumulative_hazard"])[passed]
+            expected = survival.brier_at(time, event, score, horizon, np.exp(-hazard[-1]) if passed.any() else 1.0)
+        table.compare("Brier score at horizons", where, figures["brier_at"][name], expected)
+
+
+def check_comparison(run, table, entry):
+    """One paired DeLong test, with the published bins of both scores and without."""
+    where = f"{entry['a']} - {entry['b']}, {entry['cohort']}"
+    pair = [labelled(run, entry[k], entry["cohort"])[1:4] for k in ("a", "b")]
+    (y, a, a_bins), (_, b, b_bins) = pair
+    if "withheld" in entry.get("difference", {}) if isinstance(entry["difference"], dict) else False:
+        table.withheld += 1
+        return
+    if min((y == 0).sum(), (y == 1).sum()) < 2:
+        table.compare("paired DeLong, same bins", where, entry["difference"], None)
+        return
+    test = binary.delong(y, a_bins, b_bins)
+    for name in ("difference", "ci", "z", "p"):
+        table.compare("paired DeLong, same bins", where, entry[name], test.get(name), EXACT)
+    bound = sum(run.results["models"][entry[k]]["cohorts"][entry["cohort"]]["auc"]["bound"] for k in ("a", "b"))
+    raw = binary.delong(y, binary.on_grid(a), binary.on_grid(b))
+    table.compare("difference of AUCs, unbinned", where, entry["difference"], raw["difference"], bound + EXACT)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    passed = [check(Path(out)) for out in sys.argv[1:]]
+    print(f"\n{sum(passed)} of {len(passed)} runs agree with the pooled analysis")
+    sys.exit(not all(passed))
