@@ -20,7 +20,7 @@ RESERVED_NAMES = ("patient_id", "part", "fold")
 
 def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
-    checks = (_variables, _endpoints, _regions, _features, _harmonise, _models, _validation, _privacy, _unkept)
+    checks = (_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _unkept)
     return [mistake for check in checks for mistake in check(study)]
 
 
@@ -98,6 +98,25 @@ def _circles(study: "Study") -> Iterator[Mistake]:
     except graphlib.CycleError as circle:
         path = " -> ".join(reversed(circle.args[1]))
         yield Mistake(f"[model.{circle.args[1][-1]}]", "predictors", f"the models use each other: {path}; remove one")
+
+
+def _stack(study: "Study") -> Iterator[Mistake]:
+    """Out-of-fold inputs leave one more fold out at each level below; some fold must remain to fit on."""
+    folds = study.split.folds
+    if any(_circles(study)) or folds is None:
+        return
+    left_out = dict.fromkeys(study.model, 1)
+    for name in reversed(study.model_order):
+        model = study.model[name]
+        for below in set(model.models_below) & set(left_out):
+            left_out[below] = max(left_out[below], left_out[name] + (model.stack == "out_of_fold"))
+    deepest = max(left_out, key=lambda name: left_out[name])
+    if left_out[deepest] >= folds:
+        problem = (
+            f"model {deepest!r} lies so far below others that its fits leave out {left_out[deepest]} folds; use "
+            f'{left_out[deepest] + 1} or more, or stack = "apparent" above it'
+        )
+        yield Mistake("[split]", f"folds = {folds}", problem)
 
 
 def _validation(study: "Study") -> Iterator[Mistake]:

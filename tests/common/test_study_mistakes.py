@@ -246,3 +246,17 @@ def test_random_edits_give_a_study_or_a_study_error(tables):
         assert parse_study(tomllib.loads(study.to_toml())).hash == study.hash
     assert told.startswith("study.toml")
     assert all(len(line) < 600 for line in told.splitlines())
+
+
+def test_stacks_that_leave_no_fold_to_fit_on():
+    tables = copy.deepcopy(EXAMPLES["uci_heart"])
+    tables["split"] = {"train": tables["split"]["train"], "folds": 3}
+    del tables["validation"]
+    tables["model"] = {
+        name: {"kind": "logistic", "predictors": [below]}
+        for name, below in {"a": "age", "b": "model.a", "c": "model.b"}.items()
+    }
+    with pytest.raises(StudyError, match=r"folds = 3: model 'a' .* leave out 3 folds; use 4 or more, or stack"):
+        parse_study(tables)
+    tables["model"]["b"]["stack"] = "apparent"
+    parse_study(tables)
