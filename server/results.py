@@ -18,6 +18,8 @@ from cohortium.server.stages.validate import Validated
 FORMAT = "cohortium-results/1"
 PACKAGES = ("cohortium", "flwr", "numpy", "scipy", "cryptography", "pandas", "pyarrow", "pydantic")
 LEVEL = 0.95
+LARGEST_EXPONENT = 700.0  # exp(709) is the end of doubles
+NO_RATIO = {"undefined": "no number can hold a ratio per unit of this term; give the variable in another unit"}
 
 
 def results(
@@ -84,7 +86,7 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
         if errors is None:
             row |= {key: {"undefined": "a penalised estimate has no standard error"} for key in ("se", "ci", "p")}
             if ratio and term != "(Intercept)":
-                row |= {"ratio": math.exp(estimate), "ratio_ci": {"undefined": "a penalised estimate has no interval"}}
+                row |= {"ratio": _ratio(estimate), "ratio_ci": {"undefined": "a penalised estimate has no interval"}}
         else:
             half = float(stats.norm.ppf((1 + LEVEL) / 2) * errors[index])
             row |= {
@@ -93,14 +95,16 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
                 "p": float(2 * stats.norm.sf(abs(estimate / errors[index]))),
             }
             if ratio and term != "(Intercept)":
-                row |= {"ratio": math.exp(estimate), "ratio_ci": [_exp(estimate - half), _exp(estimate + half)]}
+                low, high = _ratio(estimate - half), _ratio(estimate + half)
+                finite = isinstance(low, float) and isinstance(high, float)
+                row |= {"ratio": _ratio(estimate), "ratio_ci": [low, high] if finite else NO_RATIO}
         rows.append(row)
     return rows
 
 
-def _exp(value: float) -> float:
-    """Exponential that stays a JSON number: the far end of an interval of a hardly determined coefficient."""
-    return math.exp(min(value, 700.0))
+def _ratio(exponent: float) -> float | dict[str, str]:
+    """The ratio that a coefficient stands for, unless no double can hold it: a gene's variance in kg, say."""
+    return math.exp(exponent) if abs(exponent) < LARGEST_EXPONENT else NO_RATIO
 
 
 def refusals(validated: Validated, table_one: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 All replicates of all models of one level run side by side, so that a level costs as many rounds as its longest fit.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Fit:
 
     `published` is what a site scores with (recipe and coefficients, on the standardised scale, intercept first; or a
     head's weights). `estimates` is for people: terms, estimates and covariance in study units, empty for networks.
+    `notes` are for the report; ``"left_out"`` names candidates of one value only, or known in too few.
     """
 
     columns: Columns
@@ -118,9 +119,16 @@ def _fit_one(
     model = federation.study.model[name]
     rows = {"part": "train", "without": list(without), "endpoint": model.endpoint}
     try:
-        columns = varying(_candidates(federation, name, rows, learned, fitted))
-        columns, path = select(federation, model, rows, columns, learned.patients)
-        return FITTERS[model.kind](federation, name, rows, columns, path)
+        candidates = _candidates(federation, name, rows, learned, fitted)
+        columns, path = select(federation, model, rows, varying(candidates), learned.patients)
+        if not len(columns) and model.kind in NEEDS_PREDICTORS:
+            raise NotIdentifiable(
+                f"no predictor is left for a {model.kind} model: all have one value in the training patients, or the "
+                "selection keeps none; loosen the selection or name other predictors"
+            )
+        fit = FITTERS[model.kind](federation, name, rows, columns, path)
+        left_out = [name for name, scale in zip(candidates.names, candidates.scale, strict=True) if not scale > 0]
+        return replace(fit, notes={**fit.notes, "left_out": left_out}) if left_out else fit
     except NotIdentifiable as problem:
         where = f" without fold {' and '.join(map(str, without))}" if without else ""
         message = f"study.toml [model.{name}]{where}: {problem}"
@@ -279,4 +287,5 @@ def _fit_network(federation: StudyFederation, name: str, rows: dict[str, Any], c
     )
 
 
+NEEDS_PREDICTORS = ("cox", "network")  # the others have an intercept to fall back on
 FITTERS = {"logistic": _fit_logistic, "lasso": _fit_lasso, "cox": _fit_cox, "network": _fit_network}
