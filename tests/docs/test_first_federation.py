@@ -48,7 +48,8 @@ def test_the_study_ran_over_three_connected_sites(walked):
     assert results["engine"] == "deployment"
     assert [site["name"] for site in results["sites"]] == sorted(SITES)
     assert (folder / "run" / "report.html").stat().st_size > 10_000
-    assert {"clinical", "marker"} == set(results["models"])
+    assert set(results["models"]) == {"marker"}
+    assert results["cost"]["secure_sums"] <= 12  # each costs a second or more here
 
 
 @pytest.mark.deployment
