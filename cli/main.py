@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     An error that the user can act on is one message on stderr and code 2, without a traceback; Ctrl-C is code 130.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    resumable = given[:1] in (["simulate"], ["run"])
+    hint = "; the same command with --resume goes on from the last finished stage" if resumable else ""
     try:
         code = root().main(given, prog_name="cohortium", standalone_mode=False)
     except CohortiumError as error:
@@ -134,9 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        remedy = f"check the path, its rights and the free space{hint}"
+        click.echo(f"error: {error.filename}: {error.strerror}; {remedy}", err=True)
+        return EXIT_ERROR
     except (click.Abort, KeyboardInterrupt):
-        resumable = given[:1] in (["simulate"], ["run"])
-        hint = "; the same command with --resume goes on from the last finished stage" if resumable else ""
         click.echo(f"interrupted{hint}", err=True)
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0

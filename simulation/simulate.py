@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cohortium.client.prepare import prepare, worker_pool
 from cohortium.common.declared_files import nearest
-from cohortium.common.errors import StudyError
-from cohortium.common.progress import NullProgress, Progress
+from cohortium.common.errors import SiteError, StudyError
+from cohortium.common.progress import NullProgress
 from cohortium.common.roster import roster_of
 from cohortium.common.study import Study, load_study
 from cohortium.server.run import run_study
@@ -43,7 +43,7 @@ def simulate(
     patients: int | None = None,
     sites: int | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: NullProgress | None = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
     """Prepare every site, run the study and write the report.
@@ -71,10 +71,7 @@ def simulate(
     _check_out(out, study, resume=resume)
     hospitals = _hospitals(study, folder, out, patients=patients, sites=sites, progress=progress)
     study_file = _enrol(study, hospitals, out)
-    with worker_pool(jobs if study.features else 1) as pool:
-        for site in hospitals:
-            ready = prepared_folder(site.workspace, study.hash)
-            prepare(study, site, ready, jobs=jobs, pool=pool, progress=progress, cache=cache)
+    _prepare(study, hospitals, jobs=jobs, progress=progress, cache=cache)
     return engines.run(
         engine,
         {site.name: (Path(site.source), site.workspace) for site in hospitals},
@@ -138,7 +135,7 @@ def overridden(study: Study, folder: Path, *, seed: int | None, patients: int | 
 
 
 def _hospitals(
-    study: Study, folder: Path, out: Path, *, patients: int | None, sites: int | None, progress: Progress
+    study: Study, folder: Path, out: Path, *, patients: int | None, sites: int | None, progress: NullProgress
 ) -> list[Site]:
     """The sites of the study, each with its workspace under OUT/sites."""
     if (folder / GENERATED).is_file():
@@ -165,6 +162,20 @@ def _hospitals(
 
 def _generated_folder(study: Study, out: Path) -> Path:
     return out / "cohort" / study.hash[:16]
+
+
+def _prepare(study: Study, hospitals: list[Site], *, jobs: int, progress: NullProgress, cache: Path | None) -> None:
+    """Prepare every site, as each hospital would on its own: what stops one does not keep another from its work."""
+    stopped: list[str] = []
+    with worker_pool(jobs if study.features else 1) as pool:
+        for site in hospitals:
+            ready = prepared_folder(site.workspace, study.hash)
+            try:
+                prepare(study, site, ready, jobs=jobs, pool=pool, progress=progress, cache=cache)
+            except SiteError as problem:
+                stopped.append(str(problem))
+    if stopped:
+        raise SiteError("\n".join([*stopped, "nothing is lost: correct this and give the same command again"]))
 
 
 def _enrol(study: Study, hospitals: list[Site], out: Path) -> Path:
