@@ -4,7 +4,6 @@ Written apart from the package and importing nothing of it: scikit-learn, statsm
 does not exist is None.
 """
 
-import itertools
 import warnings
 
 import numpy as np
@@ -158,24 +157,11 @@ def ici(y, score, knots):
     return None if fit is None else np.abs(fit.fittedvalues - score).mean()
 
 
-def ici_range(y, score, bins, quantiles=(0.05, 0.35, 0.65, 0.95)):
-    """Smallest and largest ICI over where the published bins leave the four knots.
-
-    A knot is the lower edge of the bin that holds a quantile; it lies above the highest score of the bin below and not
-    above the lowest of its own. With one score a bin it is that score.
-    """
-    grid, order = on_grid(score), np.sort(bins)
+def knots(score, bins, quantiles=(0.05, 0.35, 0.65, 0.95)):
+    """Logits of the mean scores of the bins that hold the quantiles of the score."""
+    order = np.sort(bins)
     own = [order[int(np.ceil(q * len(bins) - 1e-9)) - 1] for q in quantiles]
-    ends = {}
-    for b in own:  # two knots of one bin are one
-        lowest, below = grid[bins == b].min(), grid[bins < b]
-        lone = len(set(bins)) == len(set(grid))
-        ends[b] = {lowest} if lone else {lowest, below.max() + 1 if len(below) else 0}
-    found = []
-    for edges in itertools.product(*ends.values()):
-        edge = dict(zip(ends, edges, strict=True))
-        found.append(ici(y, score, [logit(edge[b] / GRID) for b in own]))
-    return (min(found), max(found)) if None not in found else (None, None)
+    return [logit(score[bins == b].mean()) for b in own]
 
 
 def groups(y, score, bins, minimum, wanted=10):

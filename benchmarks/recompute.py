@@ -217,12 +217,8 @@ def check_calibration(run, table, cohort, figures, where, y, score, bins):
     table.compare("calibration slope", where, figures["slope"], found.get("slope"), SOLVED)
     for name in ("intercept_ci", "slope_ci"):
         table.compare("calibration intervals", where, figures[name], found.get(name), SOLVED)
-    low, high = binary.ici_range(y, score, bins) if bins is not None else (None, None)
-    if low is None:
-        table.compare("integrated calibration index", where, figures["ici"], None, SOLVED)
-    else:
-        middle, reach = (low + high) / 2, (high - low) / 2
-        table.compare("integrated calibration index", where, figures["ici"], middle, SOLVED + 1.1 * reach)
+    index = binary.ici(y, score, binary.knots(score, bins)) if bins is not None else None
+    table.compare("integrated calibration index", where, figures["ici"], index, SOLVED)
     order = np.argsort(score, kind="stable")
     ends = np.cumsum([n for _, _, n in figures["curve"]])
     blocks = np.split(order, ends[:-1])

@@ -61,14 +61,22 @@ class Terms(NamedTuple):
 
 
 @statistic("calibration.terms", adds_over="rows")
-def terms(rows: Scored, *, knots: Array, coefficients: Array) -> Terms:
-    """Gradient, information, log-likelihood and distance; knots (models, 4), coefficients (3, models, 4)."""
+def terms(rows: Scored, *, knots: Array, basis: Array, coefficients: Array) -> Terms:
+    """Gradient, information, log-likelihood and distance of fits on the columns ``design @ basis``.
+
+    Parameters
+    ----------
+    knots : (models, 4)
+    basis : (models, 4, 4)
+        Upper triangular, see `columns_of_equal_size`.
+    coefficients : (3, models, 4)
+    """
     fits, models, columns = coefficients.shape
     gradient = np.zeros((fits, models, columns))
     information = np.zeros((fits, models, columns, columns))
     log_likelihood, distance = np.zeros((fits, models)), np.zeros((fits, models))
     for m in range(models):
-        x = design(rows.score[:, m], knots[m])
+        x = design(rows.score[:, m], knots[m]) @ basis[m]
         linear = x @ coefficients[:, m].T
         risk = special.expit(linear)
         gradient[:, m] = (x.T @ (rows.y[:, None] - risk)).T
@@ -93,15 +101,15 @@ class Recalibration:
 
 
 def fit(
-    federation: Federation, patients: Counts, edges: list[Counts], *, tolerance: float = 1e-10, max_rounds: int = 15
+    federation: Federation, patients: Counts, score_sum: Counts, *, tolerance: float = 1e-10, max_rounds: int = 15
 ) -> list[Recalibration]:
     """Recalibrate every model; one sum a Newton step, 5 to 8 in all.
 
     Parameters
     ----------
     patients : (models, 2, cells)
-        The score histogram, summed over folds; it places the knots and bounds the sums.
-    edges : list of (cells,) int64
+        The score histogram, summed over folds; it places the knots and scales the columns.
+    score_sum : (models, cells), in grid units
     tolerance : float
         Largest element of the mean gradient at a solution.
 
@@ -113,23 +121,23 @@ def fit(
     n = int(patients[0].sum())
     if not patients[0].sum(1).all():
         raise Undefined("calibration needs patients with and without the outcome")
-    placed = np.stack([knots(counts.sum(0), lower) for counts, lower in zip(patients, edges, strict=True)])
+    held = patients.sum(1)
+    score = np.divide(score_sum, held, out=np.zeros(held.shape), where=held > 0) / GRID
+    placed = np.stack([knots(h, s) for h, s in zip(held, score, strict=True)])
+    factor = np.stack([columns_of_equal_size(*model) for model in zip(held, score, placed, strict=True)])
     free = _free(placed)
-    reach = max(
-        np.abs(design(lower[counts.any(0)[: len(lower)]] / GRID, k)).max()
-        for counts, lower, k in zip(patients, edges, placed, strict=True)
-    )
-    bound = max(DEFAULT_BOUND, 4.0 * n * reach**2)  # n max(x^2) / 4, with room for scores above their cell's edge
-    coefficients = np.broadcast_to([0.0, 1.0, 0.0, 0.0], free.shape).copy()
+    bound = max(DEFAULT_BOUND, 64.0 * n)  # columns of mean square 1 on cell means; room for the spread within cells
+    public = {"bound": bound, "knots": placed, "basis": np.linalg.inv(factor)}
+    coefficients = np.broadcast_to(factor[:, :, 1], free.shape).copy()  # the logit itself: intercept 0, slope 1
 
-    at = federation.sum(terms, bound=bound, knots=placed, coefficients=coefficients)
+    at = federation.sum(terms, coefficients=coefficients, **public)
     step, lost = _steps(at, free)
     settled = ~lost & _settled(at, step, free, tolerance * n)  # alike scores: no gradient, but no maximum either
     for _ in range(max_rounds):
         if (settled | lost).all():
             break
         trial = coefficients + np.where((settled | lost)[..., None], 0, step)
-        new = federation.sum(terms, bound=bound, knots=placed, coefficients=trial)
+        new = federation.sum(terms, coefficients=trial, **public)
         # rounding of a sum is not a worse fit; a step that made it worse is halved and tried again
         better = new.log_likelihood >= at.log_likelihood - 1e-9 * np.abs(at.log_likelihood)
         coefficients = np.where(better[..., None], trial, coefficients)
@@ -137,14 +145,36 @@ def fit(
         newton, singular = _steps(at, free)
         step, lost = np.where(better[..., None], newton, step / 2), lost | singular
         settled = settled | (~lost & better & _settled(at, step, free, tolerance * n))
-    return [_figures(m, coefficients, at, free, settled, n) for m in range(len(edges))]
+    coefficients += np.where(settled[..., None], step, 0)  # known already, and costs no sum
+    return [_figures(m, coefficients, at, free, settled, factor[m], n) for m in range(len(patients))]
 
 
-def knots(patients: Counts, lower: Counts) -> Array:
-    """Logits of the lower edges of the cells in which the quantiles `KNOTS` lie, (4,)."""
-    share = np.cumsum(patients[: len(lower)]) / patients.sum()
-    at = [int(np.argmax(share >= q)) for q in KNOTS]
-    return logit(lower[at] / GRID)
+def knots(patients: Counts, score: Array) -> Array:
+    """Logits of the mean scores of the cells in which the quantiles `KNOTS` lie, (4,); both arguments (cells,)."""
+    share = np.cumsum(patients) / patients.sum()
+    return logit(score[[int(np.argmax(share >= q)) for q in KNOTS]])
+
+
+def columns_of_equal_size(patients: Counts, score: Array, placed: Array) -> Array:
+    """Triangular factor R of the design: the columns of ``design @ inv(R)`` are uncorrelated, of mean square 1.
+
+    Without it the spline's columns are so alike that the rounding of a sum, 2**-40, moves their coefficients more than
+    a Newton step may be long at a solution. R follows from the histogram; its second column holds the mean and the
+    standard deviation of the logit.
+
+    Parameters
+    ----------
+    patients, score : (cells,)
+    placed : (4,)
+        The knots.
+    """
+    weighted = design(score, placed) * np.sqrt(patients / patients.sum())[:, None]
+    factor = np.linalg.qr(weighted, mode="r")
+    factor = np.pad(factor, ((0, 4 - len(factor)), (0, 0)))  # fewer than four cells
+    factor *= np.where(np.diag(factor) < 0, -1, 1)[:, None]
+    alike = np.diag(factor) <= 1e-9 * np.linalg.norm(factor, axis=0)
+    factor[alike] = np.eye(4)[alike]  # nothing to scale by
+    return factor
 
 
 def _free(placed: Array) -> NDArray[np.bool_]:
@@ -173,7 +203,7 @@ def _steps(at: Terms, free: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]
 
 def _settled(at: Terms, step: Array, free: NDArray[np.bool_], tolerance: float) -> NDArray[np.bool_]:
     # Under separation the gradient vanishes too, but the steps do not: both must be small.
-    return (np.abs(at.gradient * free).max(-1) <= tolerance) & (np.abs(step).max(-1) <= 1e-6)
+    return (np.abs(at.gradient * free).max(-1) <= tolerance) & (np.abs(step).max(-1) <= 1e-9)
 
 
 def _where(better: NDArray[np.bool_], new: Array, old: Array) -> Array:
@@ -181,17 +211,25 @@ def _where(better: NDArray[np.bool_], new: Array, old: Array) -> Array:
 
 
 def _figures(
-    m: int, coefficients: Array, at: Terms, free: NDArray[np.bool_], settled: NDArray[np.bool_], n: int
+    m: int,
+    coefficients: Array,
+    at: Terms,
+    free: NDArray[np.bool_],
+    settled: NDArray[np.bool_],
+    factor: Array,
+    n: int,
 ) -> Recalibration:
     none = Undefined("the scores are all alike or separate the outcome, so the recalibration has no finite maximum")
 
     def estimate(which: int, column: int) -> tuple[float | Undefined, tuple[float, float] | Undefined]:
+        """A coefficient of 1 with the slope fixed at 1, or of the logit."""
         if not settled[which, m]:
             return none, none
-        moves = free[which, m]
+        moves, unit = free[which, m], factor[column, column]
         covariance = np.linalg.inv(at.information[which, m][np.ix_(moves, moves)])
-        value = float(coefficients[which, m, column])
-        half = float(stats.norm.ppf(0.975) * np.sqrt(covariance[column, column]))
+        shift = factor[0, 1] if which == _OFFSET else 0.0
+        value = float((coefficients[which, m, column] - shift) / unit)
+        half = float(stats.norm.ppf(0.975) * np.sqrt(covariance[column, column]) / unit)
         return value, (value - half, value + half)
 
     intercept, intercept_ci = estimate(_OFFSET, 0)

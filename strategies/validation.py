@@ -47,7 +47,7 @@ def validate_binary(federation: Federation, models: Sequence[str], settings: Set
 
     def recalibrated() -> list[calibration.Recalibration | Undefined]:
         try:
-            return list(calibration.fit(federation, patients, edges))
+            return list(calibration.fit(federation, patients, histogram.score_sum))
         except Undefined as why:
             return [why] * len(models)
 
