@@ -97,5 +97,5 @@ def main() -> None:
         raise RuntimeError("this Flower has no run_superexec.get_executor; install the pinned version")
     executor = WarmExecutor()
     executor.warm()
-    run_superexec.get_executor = lambda *_args, **_kwargs: executor
+    run_superexec.get_executor = lambda *_args, **_kwargs: executor  # pyright: ignore[reportPrivateImportUsage]
     flower_superexec()

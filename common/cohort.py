@@ -15,7 +15,7 @@ from cohortium.common.errors import SiteError
 from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 
-Texts = NDArray[np.object_]
+Texts = NDArray[np.object_] | NDArray[np.str_]
 
 
 def keyed_hash(purpose: str, seed: int, site: str, patient_id: str) -> int:
@@ -68,7 +68,7 @@ def assign_folds(
     site: str,
     offset: int,
     ids: Sequence[str] | Texts,
-    classes: Sequence[float] | NDArray[np.float64],
+    classes: Sequence[float] | NDArray[np.float64] | NDArray[np.int64],
     folds: int,
     *,
     label: str = "",

@@ -105,7 +105,8 @@ class PooledSites:
         shares = [what.local(rows, **parameters) for rows in self.sites]
         fields = [[self._rounded(np.asarray(field)) for field in share] for share in shares]
         self.numbers += sum(field.size for field in fields[0])
-        return type(shares[0])(*(np.sum(field, axis=0) for field in zip(*fields, strict=True)))
+        totals: Any = type(shares[0])
+        return totals(*(np.sum(field, axis=0) for field in zip(*fields, strict=True)))
 
     def _rounded(self, field: np.ndarray) -> np.ndarray:
         if self.fraction_bits is None or field.dtype.kind != "f":

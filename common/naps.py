@@ -40,7 +40,7 @@ def shorten_node_naps() -> None:
     from flwr.supernode import start_client_internal
 
     if hasattr(start_client_internal, "time"):
-        start_client_internal.time = Naps()
+        start_client_internal.time = Naps()  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
 
 
 def shorten_pull_retries() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from cohortium.common import bundle
-from cohortium.common.errors import CohortiumError
+from cohortium.common.errors import CohortiumError, SiteError
 
 Value = str | bool
 
@@ -69,11 +69,15 @@ class Control:
 
     def register(self, site: str, node_key: str) -> None:
         """Let a node with this public key (OpenSSH notation) in, under the site's name."""
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
         from cryptography.hazmat.primitives.serialization import load_ssh_public_key
         from flwr.proto.control_pb2 import RegisterNodeRequest
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-        key = public_key_to_bytes(load_ssh_public_key(node_key.encode()))
+        loaded = load_ssh_public_key(node_key.encode())
+        if not isinstance(loaded, EllipticCurvePublicKey):
+            raise SiteError(f"the node key of site {site} is no elliptic-curve key; make it with `cohortium site join`")
+        key = public_key_to_bytes(loaded)
         self._client.RegisterNode(RegisterNodeRequest(public_key=key, name=site))
 
     def nodes(self) -> dict[str, str]:

@@ -14,13 +14,13 @@ import numpy as np
 from cohortium.common.codec import pack
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import DEFAULT_BOUND, Federation, Statistic, Sums
-from cohortium.common.progress import Progress
+from cohortium.common.progress import NullProgress
 from cohortium.common.rounds import Rounds
 from cohortium.common.study import Study
 from cohortium.common.sum_layout import Layout
 from cohortium.common.table import Table
 from cohortium.server.question import Question, Total
-from cohortium.server.site_calls import SiteCalls
+from cohortium.server.site_calls import Mode, SiteCalls
 from cohortium.strategies import views
 
 Result = TypeVar("Result")
@@ -42,7 +42,9 @@ class StudyFederation:
     progress : Progress
     """
 
-    def __init__(self, study: Study, calls: SiteCalls, *, feature_names: tuple[str, ...], progress: Progress) -> None:
+    def __init__(
+        self, study: Study, calls: SiteCalls, *, feature_names: tuple[str, ...], progress: NullProgress
+    ) -> None:
         self.study = study
         self.feature_names = feature_names
         self.progress = progress
@@ -90,13 +92,14 @@ class StudyFederation:
     def _send(self, questions: list[Question]) -> list[Total | Exception]:
         """One round: one message for the statistics, one more for network weights if there are any."""
         answers: dict[int, Total | Exception] = {}
-        for mode in ("whole", "survivors"):
+        modes: tuple[Mode, ...] = ("whole", "survivors")
+        for mode in modes:
             mine = [i for i, question in enumerate(questions) if self._calls.mode_of(question.statistic) == mode]
             if mine:
                 self._one_sum(mode, {i: questions[i] for i in mine}, answers)
         return [answers[i] for i in range(len(questions))]
 
-    def _one_sum(self, mode: str, open_: dict[int, Question], answers: dict[int, Total | Exception]) -> None:
+    def _one_sum(self, mode: Mode, open_: dict[int, Question], answers: dict[int, Total | Exception]) -> None:
         """Ask until every question has a total or a refusal."""
         sites = len(self._calls.sites)
         while open_:

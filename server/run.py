@@ -5,11 +5,12 @@ federation; a killed run is called again with ``resume`` and ends with the same 
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cohortium.common.errors import SiteError, StudyError
-from cohortium.common.progress import NullProgress, Progress
+from cohortium.common.progress import NullProgress
 from cohortium.common.roster import load_roster
 from cohortium.common.study import Study, load_study
 from cohortium.common.transport import Transport
@@ -31,7 +32,7 @@ def run_study(
     engine: str,
     roster_file: Path,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: NullProgress | None = None,
 ) -> dict[str, Any]:
     """Run a study over its sites and write OUT/{study.toml, results.json, report.html, models/, run/}.
 
@@ -69,7 +70,8 @@ def run_study(
         declared = calls.declared()
     federation = StudyFederation(study, calls, feature_names=_same_features(study, declared), progress=progress)
     # Table 1 waits for no model: its sums travel with those of the fits
-    table_one, fitted = federation.together([lambda: describe(federation), lambda: fit_models(federation)])  # type: ignore[list-item]
+    tasks: list[Callable[[], Any]] = [lambda: describe(federation), lambda: fit_models(federation)]
+    table_one, fitted = federation.together(tasks)
     validated = validate(federation, calls, fitted)
     with progress.stage("finish"):
         calls.finish([{"name": name, "object": model.digest} for name, model in fitted.items()])

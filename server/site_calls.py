@@ -7,7 +7,7 @@ comes.
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from cohortium.common.sum_store import NEEDS_SETUP
 from cohortium.common.transport import Failure, Transport
 from cohortium.server.journal import Journal
 from cohortium.server.question import Question
+
+Mode = Literal["whole", "survivors"]
 
 
 class SiteCalls:
@@ -58,7 +60,7 @@ class SiteCalls:
         self._enclosed.append(data)
         self._digests.append(hashlib.sha256(data).hexdigest())
 
-    def mode_of(self, statistic: Statistic) -> str:
+    def mode_of(self, statistic: Statistic) -> Mode:
         """Whether a sum of this statistic goes on without a site that drops out."""
         spare = len(self.sites) - threshold(len(self.sites), self.study.privacy.minimum_sites)
         survivors = statistic.mode == "survivors" and self.study.federation.on_departure == "continue" and spare > 0
@@ -88,7 +90,7 @@ class SiteCalls:
             lambda: self._ask_all({"kind": "finish"}, content={"models": list(models)}),
         )
 
-    def sum(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
+    def sum(self, mode: Mode, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         """One sum over all sites.
 
         Returns
@@ -137,7 +139,7 @@ class SiteCalls:
             _add(self.cost, entry["cost"])
         return entry["outcome"]
 
-    def _retried(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
+    def _retried(self, mode: Mode, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         attempts = 1 + self.study.federation.retries
         for attempt in range(attempts):
             try:
@@ -148,7 +150,7 @@ class SiteCalls:
                     raise SumVoid(f"{void} ({attempts} attempts); once the sites are back, resume the run") from void
         raise AssertionError("unreachable")
 
-    def _once(self, mode: str, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
+    def _once(self, mode: Mode, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
         """One attempt with a number t of its own."""
         parameters = pack({"items": [question.item for question in questions], "objects": list(self._enclosed)})
         self.cost["secure_sums"] += 1

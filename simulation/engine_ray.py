@@ -49,7 +49,7 @@ class PlacedApp(ClientApp):
 
         own = self.configs[int(context.node_config["partition-id"])]
         here = Context(
-            run_id=context.run_id, node_id=context.node_id, node_config=own, state=context.state, run_config={}
+            run_id=context.run_id, node_id=context.node_id, node_config=dict(own), state=context.state, run_config={}
         )
         return app(message, here)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from cohortium.common.errors import StudyError
@@ -74,7 +75,7 @@ class InProcessGrid(Grid):
         raise NotImplementedError("an in-process grid is one run")
 
     @property
-    def run(self) -> object:
+    def run(self) -> Run:
         raise NotImplementedError("an in-process grid has no SuperLink that could describe its run")
 
     def create_message(self, *args: object, **kwargs: object) -> Message:

@@ -205,7 +205,9 @@ def observed(total: Exits) -> Array:
     """
     staying = at_risk(total.exits) - total.events
     censored = total.exits - total.events
-    return np.cumprod(1 - np.divide(censored, staying, out=np.zeros(len(staying)), where=staying > 0))
+    return np.cumprod(
+        1.0 - np.divide(censored, staying, out=np.zeros(len(staying)), where=staying > 0), dtype=np.float64
+    )
 
 
 def points(total: Exits, horizons: Counts) -> Counts:

@@ -187,7 +187,10 @@ class _Pooled:
 
     def baseline(self, risk: Array | None) -> Baseline:
         assert risk is not None
-        return Baseline(time=self.points * self.time_step, cumulative_hazard=np.cumsum(self.deaths / risk))
+        return Baseline(
+            time=np.asarray(self.points * self.time_step, dtype=np.float64),
+            cumulative_hazard=np.cumsum(self.deaths / risk),
+        )
 
 
 def _maximise(evaluate: Callable[[Array, _At | None], _At], predictors: int, tolerance: float, max_rounds: int) -> _At:
@@ -218,13 +221,13 @@ def _newton_step(at: _At) -> Array:
         _, vectors = np.linalg.eigh(at.information)
         column = int(np.argmax(np.abs(vectors[:, 0])))
         raise NotIdentifiable(f"column {column} is constant or a combination of others in the risk sets; drop it")
-    return np.linalg.solve(at.information, at.gradient)
+    return np.asarray(np.linalg.solve(at.information, at.gradient), dtype=np.float64)
 
 
 def _cox(at: _At, *, baseline: Baseline | None) -> Cox:
     return Cox(
         coefficients=at.coefficients,
-        covariance=np.linalg.inv(at.information),
+        covariance=np.asarray(np.linalg.inv(at.information), dtype=np.float64),
         log_likelihood=at.log_likelihood,
         events=at.events,
         baseline=baseline,

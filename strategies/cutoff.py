@@ -97,7 +97,7 @@ def youden(patients: Counts, lower: Counts) -> float:
     if not patients.sum(1).all():
         raise Undefined("Youden's cut-off needs patients with and without the outcome")
     called = np.cumsum(patients[:, ::-1], 1) / patients.sum(1)[:, None]
-    index = np.where(patients.any(0)[::-1], called[1] - called[0], -np.inf)
+    index = np.where((patients.sum(0) > 0)[::-1], called[1] - called[0], -np.inf)
     # two cells whose index differs only by rounding are equal
     best = int(np.argmax(index >= index.max() - 1e-12))
     return float(lower[patients.shape[1] - 1 - best] / GRID)

@@ -38,7 +38,7 @@ def histogram(rows: Scored, *, edges: list[Counts], folds: int) -> Histogram:
     fold = rows.fold if folds > 1 else np.zeros_like(rows.fold)
     for m, lower in enumerate(edges):
         cells, scores = cell(rows.score[:, m], lower), grid(rows.score[:, m])
-        np.add.at(patients, (fold, m, outcome, cells), 1)
+        np.add.at(patients[:, m], (fold, outcome, cells), 1)
         np.add.at(score_sum[m], cells, scores)
         squared_error[m] = ((GRID * outcome - scores) ** 2).sum()
     return Histogram(patients, score_sum, squared_error)

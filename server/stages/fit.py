@@ -4,7 +4,7 @@ All replicates of all models of one level run side by side, so that a level cost
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cohortium.common.errors import NotIdentifiable, StudyError
 from cohortium.common.heads import Head
 from cohortium.common.study import Study
-from cohortium.common.study_data import DAYS_PER_UNIT
+from cohortium.common.study_analysis import CoxModel, LassoModel, LogisticModel, NetworkModel
+from cohortium.common.study_data import DAYS_PER_UNIT, SurvivalEndpoint
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns, joined, varying
 from cohortium.server.stages.preprocess import Preprocessed, preprocess
@@ -118,6 +119,7 @@ def _fit_one(
 ) -> Fit:
     model = federation.study.model[name]
     rows = {"part": "train", "without": list(without), "endpoint": model.endpoint}
+    columns = joined([])
     try:
         candidates = _candidates(federation, name, rows, learned, fitted)
         columns, path = select(federation, model, rows, varying(candidates), learned.patients)
@@ -150,6 +152,7 @@ def _candidates(
         Column(name=f"model.{other}", variable=f"model.{other}", source=("model", fitted[other].digest, model.stack))
         for other in model.models_below
     ]
+    scores = joined([])
     if below:
         blocks = [{"model": column.source[1], "stack": column.source[2]} for column in below]
         known = moments.fit(federation.rows({"kind": "matrix", "rows": rows, "blocks": blocks}), len(below))
@@ -180,7 +183,8 @@ def in_study_units(columns: Columns, coefficients: Array, covariance: Array) -> 
 
 
 def _fit_logistic(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
-    if federation.study.model[name].aggregation != "exact":
+    model = cast(LogisticModel, federation.study.model[name])
+    if model.aggregation != "exact":
         raise StudyError(
             f'study.toml [model.{name}] aggregation = "fedavg" is not available in this version; use "exact"'
         )
@@ -197,7 +201,7 @@ def _fit_logistic(federation: StudyFederation, name: str, rows: dict[str, Any], 
 
 
 def _fit_lasso(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
-    model = federation.study.model[name]
+    model = cast(LassoModel, federation.study.model[name])
     if model.aggregation != "exact":
         raise StudyError(
             f'study.toml [model.{name}] aggregation = "fedavg" is not available in this version; use "exact"'
@@ -236,21 +240,26 @@ def _path_notes(path: Any) -> dict[str, Any]:
     }
 
 
-def time_step(study: Study, endpoint: str, *, days: int | None = None) -> float:
-    """Width of the study's time grid in the endpoint's unit."""
-    return (days or study.privacy.event_time_days) / DAYS_PER_UNIT[study.endpoint[endpoint].unit]
+def time_step(study: Study, name: str) -> float:
+    """Width of the study's time grid in the unit of a survival endpoint."""
+    return study.privacy.event_time_days / DAYS_PER_UNIT[cast(SurvivalEndpoint, study.endpoint[name]).unit]
 
 
 def _fit_cox(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     del path
-    study, model = federation.study, federation.study.model[name]
+    study, model = federation.study, cast(CoxModel, federation.study.model[name])
     # each site's own baseline needs no common time grid: nothing of single times leaves the site
     step = time_step(study, model.endpoint) if model.strata == "none" else None
     view = {"kind": "survival", "rows": rows, "endpoint": model.endpoint, "time_step": step, **columns.recipe}
     fit = cox.fit(federation.rows(view), len(columns), ties=model.ties, strata=model.strata, time_step=step)
     # a Cox model has no intercept: its score is the linear predictor of the raw columns (study-format: Score)
     uncentred = float(np.sum(fit.coefficients * columns.centre / columns.scale))
-    notes = {"log_likelihood": fit.log_likelihood, "ties": model.ties, "strata": model.strata, "events": fit.events}
+    notes: dict[str, Any] = {
+        "log_likelihood": fit.log_likelihood,
+        "ties": model.ties,
+        "strata": model.strata,
+        "events": fit.events,
+    }
     if fit.baseline is not None:
         hazard = fit.baseline.cumulative_hazard * np.exp(-uncentred)  # of a patient with score 0
         notes["baseline"] = {"time": fit.baseline.time.tolist(), "cumulative_hazard": hazard.tolist()}
@@ -266,7 +275,7 @@ def _fit_cox(federation: StudyFederation, name: str, rows: dict[str, Any], colum
 
 def _fit_network(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     del path
-    model = federation.study.model[name]
+    model = cast(NetworkModel, federation.study.model[name])
     head = Head(inputs=len(columns), hidden=tuple(model.head))
     trained = fedavg.fit(
         federation.rows(_labelled(rows, columns)),

@@ -3,8 +3,9 @@
 A replicate that leaves folds out learns everything anew without them, so that cross-validation is honest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,9 @@ def preprocess(
     def feature_set(name: str) -> Columns:
         return _features(federation, rows, name)
 
-    learned = federation.together(
-        [lambda: _variables(federation, rows, variables)]  # type: ignore[list-item]  # one list of two kinds of tasks
-        + [lambda name=name: feature_set(name) for name in features]
-    )
+    tasks: list[Callable[[], Any]] = [lambda: _variables(federation, rows, variables)]
+    tasks += [lambda name=name: feature_set(name) for name in features]
+    learned = federation.together(tasks)
     (columns, patients), *sets = learned
     return Preprocessed(patients=patients, variables=columns, features=dict(zip(features, sets, strict=True)))
 
@@ -55,7 +55,8 @@ def _variables(federation: StudyFederation, rows: dict[str, object], variables: 
     def of_medians() -> NDArray[np.float64]:
         return quantiles.fit(federation.rows(view | {"blocks": [{"terms": medians}]}), [0.5])[:, 0]
 
-    known, *rest = federation.together([of_terms, of_medians] if medians else [of_terms])  # type: ignore[list-item]
+    tasks: list[Callable[[], Any]] = [of_terms, of_medians] if medians else [of_terms]
+    known, *rest = federation.together(tasks)
     median = dict(zip(medians, rest[0] if medians else [], strict=True))
     patients = int(known.n[0])
     fill = np.concatenate([[1.0]] + [_fill(study, name, terms, known, median) for name in variables])

@@ -105,7 +105,8 @@ def _baseline_survival(study: Study, name: str, model: FittedModel) -> tuple[flo
     if baseline is None:
         return ()
     steps = np.concatenate([[0.0], baseline["cumulative_hazard"]])
-    horizon = study.endpoint[study.model[name].endpoint].horizon or ()
+    endpoint = study.endpoint_of(name)
+    horizon = endpoint.horizon or () if endpoint.kind == "survival" else ()
     return tuple(np.exp(-steps[np.searchsorted(baseline["time"], horizon, side="right")]).tolist())
 
 
@@ -190,15 +191,12 @@ def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[
 
 def _settings(study: Study) -> dict[str, Any]:
     """What `validation.Settings` needs to know of the study."""
-    survival = study.validation.survival or next(
-        (name for name, endpoint in study.endpoint.items() if endpoint.kind == "survival"), None
-    )
+    names = [study.validation.survival] if study.validation.survival else list(study.endpoint)
+    endpoints = ((name, study.endpoint[name]) for name in names)
     timing: dict[str, Any] = {}
-    if survival is not None:
-        timing = {
-            "time_step": time_step(study, survival),
-            "horizon": list(study.endpoint[survival].horizon or ()),
-        }
+    for name, endpoint in endpoints:
+        if endpoint.kind == "survival" and not timing:
+            timing = {"time_step": time_step(study, name), "horizon": list(endpoint.horizon or ())}
     return {
         "score_resolution": study.privacy.score_resolution,
         "minimum_count": study.privacy.minimum_count,
