@@ -1,7 +1,7 @@
 """Cross-validation is honest: noise has no signal, though hundreds of features are screened, selected and trained on.
 
-Harmonisation, screening, correlation pruning, LASSO, the network's training and stacking happen inside each fold. Were any
-of them done once on all patients, 300 noise features would reach a cross-validated AUC far above .5.
+Harmonisation, screening, correlation pruning, LASSO, the network's training and stacking happen inside each fold. Were
+any of them done once on all patients, 300 noise features would reach a cross-validated AUC far above .5.
 """
 
 from pathlib import Path
