@@ -138,10 +138,12 @@ def recalibration(y, score):
     logits, ones = logit(score), np.ones((len(y), 1))
     at_large, slope = glm(y, ones, offset=logits), glm(y, np.column_stack([ones, logits]))
     found = {}
-    if at_large is not None:
-        found |= {"intercept": at_large.params[0], "intercept_ci": at_large.conf_int()[0]}
-    if slope is not None:
-        found |= {"slope": slope.params[1], "slope_ci": slope.conf_int()[1]}
+    for name, fit, at in (("intercept", at_large, 0), ("slope", slope, 1)):
+        if fit is not None:
+            # statsmodels takes its standard errors from the step before the last
+            x, p = fit.model.exog, fit.fittedvalues
+            half = Z * np.sqrt(np.linalg.inv(x.T @ (x * (p * (1 - p))[:, None]))[at, at])
+            found |= {name: fit.params[at], f"{name}_ci": [fit.params[at] - half, fit.params[at] + half]}
     return found
 
 
