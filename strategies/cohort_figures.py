@@ -6,10 +6,12 @@ the finished figures. `ask` gives the federation of a view in either case.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
+from cohortium.common.study import Study
+from cohortium.common.study_data import SurvivalEndpoint
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
 from cohortium.strategies.validation_survival import validate_survival
@@ -47,7 +49,7 @@ class CohortSpec:
     survival : str or None
         A survival endpoint that all scores are also held against.
     settings : mapping
-        Arguments of `validation_settings.Settings` without the cut-offs.
+        As `study_settings` gives them, with the ``folds`` and ``cohort`` of this one.
     """
 
     part: str
@@ -114,12 +116,37 @@ def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]
     return figures, comparisons
 
 
+def study_settings(study: Study) -> dict[str, Any]:
+    """What a study says of its figures: `validation_settings.Settings` without the cut-offs, and ``timing``.
+
+    ``timing`` has the time grid and the horizons of each survival endpoint, in its own unit.
+    """
+    return {
+        "score_resolution": study.privacy.score_resolution,
+        "minimum_count": study.privacy.minimum_count,
+        "decision_thresholds": tuple(study.validation.decision_thresholds),
+        "cutoff_rule": study.validation.cutoff,
+        "folds": 1,
+        "cohort": "validation",
+        "timing": {
+            name: {"time_step": time_step(study, name), "horizon": list(endpoint.horizon)}
+            for name, endpoint in study.endpoint.items()
+            if isinstance(endpoint, SurvivalEndpoint)
+        },
+    }
+
+
+def time_step(study: Study, endpoint: str) -> float:
+    """Width of the study's time grid in the unit of a survival endpoint."""
+    return study.privacy.event_time_days / cast(SurvivalEndpoint, study.endpoint[endpoint]).days_per_unit
+
+
 Found = tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]
 
 
 def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
     rows = ask(_view(spec, endpoint, models, "scored"))
-    names, settings = [model.name for model in models], _settings(spec, models)
+    names, settings = [model.name for model in models], _settings(spec, endpoint, models)
     pairs = [pair for pair in spec.compare if set(pair) <= set(names)]
 
     def figures() -> dict[str, dict[str, Any]]:
@@ -138,7 +165,7 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
 def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
     rows = ask(_view(spec, endpoint, models, "scored_survival"))
     try:
-        found = validate_survival(rows, [model.name for model in models], _settings(spec, models))
+        found = validate_survival(rows, [model.name for model in models], _settings(spec, endpoint, models))
     except SumRefused as refusal:
         return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
     figures = {}
@@ -161,13 +188,19 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
         "models": [model.digest for model in models],
     }
     if kind == "scored_survival":
-        view["time_step"] = spec.settings["time_step"]
+        view["time_step"] = spec.settings["timing"][endpoint]["time_step"]
     return view
 
 
-def _settings(spec: CohortSpec, models: Sequence[ScoredModel]) -> Settings:
+def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Settings:
+    settings = {key: value for key, value in spec.settings.items() if key != "timing"}
     return Settings(
-        **spec.settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them
+        **settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them
+        **spec.settings["timing"].get(endpoint, {}),
         cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None},
-        baseline_survival={model.name: model.baseline_survival for model in models if model.baseline_survival},
+        baseline_survival={
+            model.name: model.baseline_survival
+            for model in models
+            if model.baseline_survival and model.endpoint == endpoint
+        },
     )

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from cohortium.common.errors import NotIdentifiable, StudyError
 from cohortium.common.heads import Head
-from cohortium.common.study import Study
 from cohortium.common.study_analysis import CoxModel, LassoModel, LogisticModel, NetworkModel
-from cohortium.common.study_data import DAYS_PER_UNIT, SurvivalEndpoint
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns, joined, varying
 from cohortium.server.stages.preprocess import Preprocessed, preprocess
 from cohortium.server.stages.replicates import levels, replicates
 from cohortium.server.stages.select import select
 from cohortium.strategies import cox, fedavg, lasso, logistic, moments, views
+from cohortium.strategies.cohort_figures import time_step
 
 Array = NDArray[np.float64]
 
@@ -238,11 +237,6 @@ def _path_notes(path: Any) -> dict[str, Any]:
             "cv_deviance_se": path.cv_se.tolist(),
         },
     }
-
-
-def time_step(study: Study, name: str) -> float:
-    """Width of the study's time grid in the unit of a survival endpoint."""
-    return study.privacy.event_time_days / DAYS_PER_UNIT[cast(SurvivalEndpoint, study.endpoint[name]).unit]
 
 
 def _fit_cox(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:

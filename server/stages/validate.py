@@ -15,9 +15,9 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
-from cohortium.server.stages.fit import FittedModel, time_step
+from cohortium.server.stages.fit import FittedModel
 from cohortium.strategies import cutoff, validation
-from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
 
 
 @dataclass
@@ -152,7 +152,7 @@ def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSp
         models=models,
         compare=study.validation.compare,
         survival=study.validation.survival,
-        settings=_settings(study),
+        settings=study_settings(study),
     )
     development = {**base.settings, "cohort": "development"}
     found = {"train": replace(base, settings=development)}
@@ -181,28 +181,15 @@ def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[
         where = (variable, float(study.variables[variable].level_index[level_text(level)]))
         label = f",{variable}={level_text(level)}"
     asked = tuple(
-        replace(model, endpoint=analysis.endpoint, outcome=study.endpoint[analysis.endpoint].kind)
+        replace(
+            model,
+            endpoint=analysis.endpoint,
+            outcome=study.endpoint[analysis.endpoint].kind,
+            # of its own endpoint alone, at that one's horizons
+            baseline_survival=model.baseline_survival if model.endpoint == analysis.endpoint else (),
+        )
         for model in spec.models
         if model.name == analysis.model
     )
     key = f"{name}/analysis:{analysis.model}->{analysis.endpoint}{label}"
     return {key: replace(spec, models=asked, where=where, compare=(), survival=None)}
-
-
-def _settings(study: Study) -> dict[str, Any]:
-    """What `validation.Settings` needs to know of the study."""
-    names = [study.validation.survival] if study.validation.survival else list(study.endpoint)
-    endpoints = ((name, study.endpoint[name]) for name in names)
-    timing: dict[str, Any] = {}
-    for name, endpoint in endpoints:
-        if endpoint.kind == "survival" and not timing:
-            timing = {"time_step": time_step(study, name), "horizon": list(endpoint.horizon or ())}
-    return {
-        "score_resolution": study.privacy.score_resolution,
-        "minimum_count": study.privacy.minimum_count,
-        "decision_thresholds": tuple(study.validation.decision_thresholds),
-        "cutoff_rule": study.validation.cutoff,
-        "folds": 1,
-        "cohort": "validation",
-        **timing,
-    }

@@ -113,3 +113,32 @@ def test_a_variable_that_one_site_or_no_site_has(odd):
     model = odd(FULL, nowhere, header=header)["models"]["full"]
     assert model["notes"]["left_out"] == ["marker"]
     assert [row["term"] for row in model["coefficients"]] == ["(Intercept)", "age", "stage=2", "stage=3"]
+
+
+def test_two_survival_endpoints_in_units_of_their_own(odd, tmp_path):
+    """The same follow-up in days and in years gives the same figures, each at its own horizons."""
+
+    def header(text):
+        years = (
+            '[endpoint.years]\nkind = "survival"\ntime = "time_y"\nevent = "death"\nunit = "years"\nhorizon = [1, 2]\n'
+        )
+        return text.replace("horizon = 365", "horizon = [365.25, 730.5]") + years
+
+    tables = (
+        'internal_fraction = 0.3\n[model.days]\nkind = "cox"\nendpoint = "os"\nstrata = "none"\npredictors = ["age"]\n'
+        '[model.years]\nkind = "cox"\nendpoint = "years"\nstrata = "none"\npredictors = ["age"]\n'
+        '[[validation.analysis]]\nmodel = "days"\nendpoint = "years"\n'
+    )
+    sizes = SIZES | {"west": 40}
+    models = odd(tables, lambda _, frame: frame.assign(time_y=frame.time / 365.25), header=header, sizes=sizes)[
+        "models"
+    ]
+    days, years = (models[name]["cohorts"]["internal"]["survival"] for name in ("days", "years"))
+    assert list(days["auc_at"]) == ["365.25", "730.5"]
+    assert list(years["auc_at"]) == ["1", "2"]
+    for figure in ("auc_at", "brier_at"):
+        for one, other in zip(days[figure].values(), years[figure].values(), strict=True):
+            assert one == pytest.approx(other, rel=1e-6)
+    analysis = models["days"]["cohorts"]["internal/analysis:days->years"]["survival"]
+    assert analysis["c_index"]["estimate"] == pytest.approx(years["c_index"]["estimate"], rel=1e-9)
+    assert all("undefined" in figure for figure in analysis["brier_at"].values())
