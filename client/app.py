@@ -4,20 +4,19 @@ The site file and the workspace come from the node's configuration, which belong
 writes it). The run's configuration, which belongs to the coordinator, is never read here.
 """
 
-import logging
 from pathlib import Path
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from cohortium.client import door
+from cohortium.client.site_log import keep_traceback
 from cohortium.common.errors import SiteError
 from cohortium.common.wire import ASK, IDENTIFY, from_record, to_record
 
 FAILED = 1001
 """Error code of our own failures, away from Flower's (0 to 8)."""
 PUBLIC_REASON = "site failed: see its own log"
-LOG_NAME = "site.log"
 
 app = ClientApp()
 
@@ -32,14 +31,8 @@ def _place(context: Context, key: str) -> str:
 def _failed(message: Message, context: Context) -> Message:
     """Keep the traceback in the site's workspace; tell the coordinator only that there is one."""
     workspace = context.node_config.get("workspace")
-    handler: logging.Handler = logging.NullHandler()
-    if isinstance(workspace, str) and Path(workspace).is_dir():
-        handler = logging.FileHandler(Path(workspace) / LOG_NAME, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log = logging.Logger("cohortium.site")  # a logger of its own: nothing propagates to Flower's log
-    log.addHandler(handler)
-    log.exception("a message could not be answered")
-    handler.close()
+    if isinstance(workspace, str):
+        keep_traceback(Path(workspace))
     return Message(Error(code=FAILED, reason=PUBLIC_REASON), reply_to=message)
 
 

@@ -5,16 +5,21 @@ roster, lets the guard look at what is asked and at what was computed, masks it,
 anything leaves. No other code of a site hands numbers to the wire.
 """
 
+import hashlib
+import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
-from cohortium.client.figures import finished_figures
+from cohortium.client.figures import COHORT, TABLE, finished_figures
 from cohortium.client.predictions import write_predictions
-from cohortium.client.standing import Standing, ledger_line, open_standing
+from cohortium.client.site_log import keep_traceback
+from cohortium.client.standing import Standing, open_standing
 from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireError
 from cohortium.common.federation import Statistic
@@ -22,6 +27,30 @@ from cohortium.common.ledger import Ledger
 from cohortium.strategies import registry, views
 
 Reply = dict[str, Any]
+
+
+@dataclass
+class About:
+    """What a message is about, as this site found and checked it: a line of its ledger, which believes no label."""
+
+    kind: str = "unreadable"
+    study: str = ""
+    run: str = ""
+    roster: str = ""
+    approved_by: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def line(self, reply: Reply, sent: bytes) -> dict[str, Any]:
+        """The ledger's line of a message that is about to leave: no number of it, but its size and digest."""
+        return {
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()},
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "outcome": next((word for word in ("refused", "overflow") if word in reply), "sent"),
+            "bytes": len(sent),
+            "sha256": hashlib.sha256(sent).hexdigest(),
+        }
+
 
 # the last digits of a matrix product depend on the number of threads; all engines must agree to the last one
 threadpoolctl.threadpool_limits(1)
@@ -39,25 +68,34 @@ def answer(request: bytes, *, site_file: Path, workspace: Path) -> bytes:
     Returns
     -------
     Codec bytes: the reply, or ``{"refused": [[item, what, why], ...]}`` or ``{"overflow": [item, ...]}``. A refusal
-    holds no value of a patient.
+    holds no value of a patient; a request that nothing can be made of is refused too, and why stays in the site's log.
+
+    Raises
+    ------
+    OSError, sqlite3.Error
+        The site's disk failed, so that nothing may leave; the same request can be asked again.
     """
+    about = About()
     try:
         message = unpack(request)
-        handle = HANDLERS.get(str(message.get("kind")))
-        if handle is None:
+        kind = str(message.get("kind"))
+        if kind not in HANDLERS:
             raise WireError("a request of a kind that this site does not know; install the coordinator's version")
+        about.kind = kind
         standing = open_standing(site_file, workspace, str(message.get("study")), str(message.get("run")))
-    except (SumRefused, WireError) as refusal:
-        sent = pack(_refusal(refusal))
-        if workspace.is_dir():
-            Ledger(workspace).append(ledger_line({}, {"refused": []}, sent))
-        return sent
-    try:
-        reply = handle(standing, message)
+        about.study, about.run = standing.study.hash, standing.run
+        about.roster, about.approved_by = standing.roster.hash, standing.approvals
+        reply = HANDLERS[kind](standing, message, about)
     except (SumRefused, WireError) as refusal:
         reply = _refusal(refusal)
+    except (OSError, sqlite3.Error):
+        raise
+    except Exception:  # noqa: BLE001 - whatever a request sets off, its text may hold a patient's value and stays here
+        keep_traceback(workspace)
+        reply = _refusal(WireError("nothing can be made of this request; the reason is in the site's own log"))
     sent = pack(reply)
-    standing.ledger.append(ledger_line(message, reply, sent, roster=standing.roster.hash, by=standing.approvals))
+    if workspace.is_dir():
+        Ledger(workspace).append(about.line(reply, sent))
     return sent
 
 
@@ -67,13 +105,14 @@ def _refusal(problem: CohortiumError) -> Reply:
     return {"refused": [[None, "message", str(problem)]]}
 
 
-def _hello(standing: Standing, message: Mapping[str, Any]) -> Reply:
+def _hello(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    del about
     return {"hello": standing.sums.hello(message["study"], message["run"])}
 
 
-def _flow(standing: Standing, message: Mapping[str, Any]) -> Reply:
+def _flow(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     """Declared figures: approved with the study, sent once outside any sum."""
-    del message
+    del message, about
     return {
         "flow": standing.flow.declared(standing.study.privacy.minimum_count).plain(),
         "features": list(standing.context.table.feature_names),
@@ -81,14 +120,18 @@ def _flow(standing: Standing, message: Mapping[str, Any]) -> Reply:
     }
 
 
-def _sum(standing: Standing, message: Mapping[str, Any]) -> Reply:
+def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     parameters = unpack(message["parameters"])
     items = [unpack(item) for item in parameters["items"]]
     standing.install(parameters["objects"])
     # what may be summed over one set of sites only is computed here, never taken from the server
-    slot = sorted({item["view"]["rows"]["part"] for item in items})
-    if standing.study.privacy.secure_aggregation and list(message.get("slot", ())) != slot:
-        raise SumRefused("slot", "the request names other parts than it asks about")
+    about.statistics = tuple(sorted({registry.find(item["statistic"]).name for item in items}))
+    about.parts = tuple(sorted({item["view"]["rows"]["part"] for item in items}))
+    if standing.study.privacy.secure_aggregation:
+        if list(message["slot"]) != list(about.parts):
+            raise SumRefused("slot", "the request names other parts than it asks about")
+        if message["statistic"] != " ".join(about.statistics):
+            raise SumRefused("statistic", "the request names other statistics than it asks for")
     shares, refused = [], []
     for index, item in enumerate(items):
         try:
@@ -117,18 +160,24 @@ def _share(standing: Standing, item: Mapping[str, Any]) -> Any:
     return share
 
 
-def _unmask(standing: Standing, message: Mapping[str, Any]) -> Reply:
-    return standing.sums.unmask(message)
+def _unmask(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    reply = standing.sums.unmask(message)  # whose shares only open under the terms that the masks were made for
+    about.statistics, about.parts = tuple(message["statistic"].split()), tuple(message["slot"])
+    return reply
 
 
-def _figures(standing: Standing, message: Mapping[str, Any]) -> Reply:
+def _figures(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     parameters = unpack(message["parameters"])
     standing.install(parameters["objects"])
-    return {"figures": finished_figures(standing, parameters["spec"])}
+    spec = parameters["spec"]
+    about.statistics = (COHORT,) * bool(spec["cohorts"]) + (TABLE,) * bool(spec["table_one"])
+    about.parts = tuple(sorted({*spec["table_one"], *(cohort["part"] for cohort in spec["cohorts"].values())}))
+    return {"figures": finished_figures(standing, spec)}
 
 
-def _finish(standing: Standing, message: Mapping[str, Any]) -> Reply:
+def _finish(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     """The end of a run: each patient's scores to the site's own disk, the run's key away."""
+    del about
     parameters = unpack(message["parameters"])
     standing.install(parameters["objects"])
     write_predictions(standing.context, parameters["models"], standing.workspace / "predictions.csv")
@@ -138,7 +187,7 @@ def _finish(standing: Standing, message: Mapping[str, Any]) -> Reply:
     return {"done": True}
 
 
-HANDLERS: dict[str, Callable[[Standing, Mapping[str, Any]], Reply]] = {
+HANDLERS: dict[str, Callable[[Standing, Mapping[str, Any], About], Reply]] = {
     "hello": _hello,
     "flow": _flow,
     "sum": _sum,

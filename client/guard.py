@@ -54,6 +54,7 @@ class Guard:
                 "own data; ask for finished figures instead",
             )
         if view["rows"].get("where"):
+            self._named_subgroup(view["rows"]["where"])
             self._subgroup(view["rows"], context)
 
     def _allowed(self, statistic: str) -> None:
@@ -61,6 +62,13 @@ class Guard:
             raise SumRefused(
                 statistic, f"not on the allow list of site {self.site}; the site can add it to allow in its site.toml"
             )
+
+    def _named_subgroup(self, where: Any) -> None:
+        variable, _ = where
+        validation = self.study.validation
+        named = {*validation.subgroups, *(name for analysis in validation.analysis for name in analysis.where)}
+        if variable not in named:
+            raise SumRefused("subgroup", "the study names no such subgroup; ask for those that the sites approved")
 
     def _subgroup(self, rows: Mapping[str, Any], context: views.Context) -> None:
         patients = int(views.selected(context, rows).sum())
@@ -94,9 +102,17 @@ class Guard:
         Raises
         ------
         SumRefused
-            The cohort has fewer than minimum_count patients.
+            Not allowed here; a part that enough sites hold, so that only its sums may leave; a subgroup that the study
+            does not name; a cohort of fewer than minimum_count patients.
         """
         self._allowed(what)
+        if self.study.hides_its_sites(rows["part"]):
+            raise SumRefused(
+                what,
+                f"the {rows['part']} part lies at enough sites for sums, so no figures of one site leave; ask for sums",
+            )
+        if rows.get("where"):
+            self._named_subgroup(rows["where"])
         patients = int(views.selected(context, rows).sum())
         least = self.study.privacy.minimum_count
         if patients < least:

@@ -7,17 +7,16 @@ between messages (derived columns) can be made again.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cohortium.client.guard import Guard
 from cohortium.common.codec import unpack
 from cohortium.common.errors import SiteError, SumRefused
-from cohortium.common.ledger import Ledger
 from cohortium.common.roster import Roster
 from cohortium.common.secure_sum import SiteSums
 from cohortium.common.study import Study
@@ -30,6 +29,8 @@ from cohortium.sites.prepared import FEATURES, FLOW, TABLE, prepared_folder
 from cohortium.sites.site_file import Site, load_site
 from cohortium.strategies import views
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
 
 class Objects(Mapping[str, Mapping[str, Any]]):
     """What the coordinator has published in this run (fitted models, harmonisations), by digest, on the site's disk."""
@@ -40,8 +41,9 @@ class Objects(Mapping[str, Mapping[str, Any]]):
 
     def __getitem__(self, digest: str) -> Mapping[str, Any]:
         if digest not in self._read:
-            path = self._folder / digest
-            if len(digest) != 64 or not path.is_file():
+            # the digest comes from the coordinator: it must not become another path
+            path = self._folder / digest if DIGEST.fullmatch(digest) else None
+            if path is None or not path.is_file():
                 raise SumRefused("published object", "this site does not have it; resume the run to have it sent again")
             self._read[digest] = unpack(path.read_bytes())
         return self._read[digest]
@@ -77,7 +79,6 @@ class Standing:
     flow: Flow
     made_by: dict[str, Any]
     sums: SiteSums
-    ledger: Ledger
     approvals: tuple[str, ...]
     objects: Objects = field(repr=False)
 
@@ -92,25 +93,6 @@ class Standing:
         _OPEN.pop(self.workspace, None)
 
 
-def ledger_line(
-    message: Mapping[str, Any], reply: Mapping[str, Any], sent: bytes, *, roster: str = "", by: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """What the ledger says of a message that is about to leave: what it is about, size and digest, no number of it."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "study": str(message.get("study", "")),
-        "roster": roster,
-        "run": str(message.get("run", "")),
-        "kind": str(message.get("kind", "unreadable")),
-        "statistics": str(message.get("statistic", "")).split(),
-        "parts": [str(part) for part in message.get("slot", ())],
-        "outcome": next((word for word in ("refused", "overflow") if word in reply), "sent"),
-        "bytes": len(sent),
-        "sha256": hashlib.sha256(sent).hexdigest(),
-        "approved_by": list(by),
-    }
-
-
 _OPEN: dict[Path, tuple[tuple[Any, ...], Standing]] = {}
 """The last standing of each workspace in this process; only a cache."""
 
@@ -123,6 +105,8 @@ def open_standing(site_file: Path, workspace: Path, study_hash: str, run: str) -
     SumRefused
         The study or a roster is not approved here, or the data are not prepared; says what to do.
     """
+    if not DIGEST.fullmatch(study_hash):
+        raise SumRefused("study", "a study is named by its hash, 64 hexadecimal digits")
     table_file = prepared_folder(workspace, study_hash) / TABLE
     key = (site_file, study_hash, run, table_file.stat().st_mtime_ns if table_file.exists() else None)
     known = _OPEN.get(workspace)
@@ -168,7 +152,6 @@ def _open(site_file: Path, workspace: Path, study_hash: str, run: str) -> Standi
             minimum_sites=study.privacy.minimum_sites,
             store=SumStore(workspace, runtime_folder(workspace)),
         ),
-        ledger=Ledger(workspace),
         approvals=(approval.approved_by, roster_approval.approved_by),
         objects=objects,
     )
@@ -191,6 +174,6 @@ def runtime_folder(workspace: Path) -> Path:
 
 
 def _run_folder(workspace: Path, run: str) -> Path:
-    if not run.isalnum():
-        raise SumRefused("run", "a run's name is letters and digits")
+    if not (run.isascii() and run.isalnum() and len(run) <= 64):
+        raise SumRefused("run", "a run's name is at most 64 letters and digits")
     return workspace / "runs" / run

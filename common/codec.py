@@ -87,7 +87,10 @@ def unpack(data: bytes) -> dict[str, Any]:
                 length *= extent
             if at + length > len(view):
                 raise WireError("a message ends before its arrays do")
-            array = np.frombuffer(view[at : at + length], dtype=dtype).reshape(shape)
+            try:
+                array = np.frombuffer(view[at : at + length], dtype=dtype).reshape(shape)
+            except ValueError as broken:  # more dimensions, or longer ones of nothing, than an array can have
+                raise WireError("an array of a message has no valid dtype and shape") from broken
             at += length
             return array
         if _BYTES in value:
@@ -99,7 +102,10 @@ def unpack(data: bytes) -> dict[str, Any]:
             return raw
         return {key: rich(item) for key, item in value.items()}
 
-    message = rich(header)
+    try:
+        message = rich(header)
+    except RecursionError as broken:
+        raise WireError("the header of a message is not readable") from broken
     if not isinstance(message, dict):
         raise WireError("a message must be a table at the top")
     if at != len(view):

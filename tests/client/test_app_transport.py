@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cohortium.client import app as client_app
+from cohortium.client import site_log
 from cohortium.common.transport import Failure
 from cohortium.simulation.engines import in_process
 
@@ -35,6 +36,6 @@ def test_an_exception_stays_in_the_sites_own_log(places, monkeypatch, capfd):
     monkeypatch.setattr(client_app.door, "answer", answer)
     replies = in_process(places, lambda transport: transport.ask({"va": b""}, timeout_s=1.0))
     assert replies == {"va": Failure("site failed: see its own log")}
-    assert "patient 17" in (places["va"][1] / client_app.LOG_NAME).read_text()
-    assert not (places["oslo"][1] / client_app.LOG_NAME).exists()
+    assert "patient 17" in (places["va"][1] / site_log.NAME).read_text()
+    assert not (places["oslo"][1] / site_log.NAME).exists()
     assert "patient" not in "".join(capfd.readouterr())
