@@ -25,7 +25,7 @@ setup: .venv/ready ## install everything into .venv, versions pinned by constrai
 	@touch $@
 
 demo: setup ## a synthetic gastric-cancer study of four hospitals, from CT images to the report
-	$(BIN)/cohortium simulate gastric --out $(OUT)
+	$(BIN)/cohortium simulate gastric --out $(OUT) --resume
 	@echo "Open $(OUT)/report.html in a browser."
 
 test: setup ## all tests

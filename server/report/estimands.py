@@ -20,9 +20,13 @@ def model_notes(kind: str, model: Record, study: Record) -> list[str]:
         All of study.toml, as run.
     """
     notes = [note for note in (_fit(kind, model), _inputs(model), _selection(model)) if note]
-    if study.get("harmonise"):
-        method = {"combat": "ComBat"}.get(study["harmonise"].get("method"), study["harmonise"].get("method"))
-        notes.append(f"Features are harmonised between sites by {method} before anything is selected or fitted.")
+    harmonise = study.get("harmonise") or {}
+    if sets := [name for name in harmonise.get("features", ()) if f"features.{name}" in model.get("predictors", ())]:
+        method = {"combat": "ComBat"}.get(harmonise.get("method"), harmonise.get("method"))
+        notes.append(
+            f"Features ({', '.join(map(words, sets))}) are harmonised between sites by {method} before anything is "
+            "selected or fitted."
+        )
     return notes
 
 
