@@ -142,6 +142,8 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
         return {"refused": refused}
     arrays = [np.asarray(field) for share in shares for field in share]
     if not standing.study.privacy.secure_aggregation:
+        if not all(np.isfinite(array).all() for array in arrays):  # as the encoding of a masked sum asks
+            raise SumRefused(" ".join(about.statistics), "a number is not finite; nothing was sent")
         return {"arrays": arrays}
     try:
         return standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays])

@@ -6,22 +6,22 @@ comes.
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from cohortium.common.codec import pack, unpack
-from cohortium.common.errors import SumRefused, SumVoid, WireError
+from cohortium.common.codec import pack
+from cohortium.common.errors import SumVoid, WireError
 from cohortium.common.federation import Statistic
 from cohortium.common.secure_sum import ServerSum
 from cohortium.common.study import Study
 from cohortium.common.sum_layout import Layout
 from cohortium.common.sum_setup import Hello, roster_of, threshold
-from cohortium.common.sum_store import NEEDS_SETUP
 from cohortium.common.transport import Failure, Transport
 from cohortium.server.journal import Journal
 from cohortium.server.question import Question
+from cohortium.server.replies import all_there, fits, held_back, raise_refusal, read_reply
 
 Mode = Literal["whole", "survivors"]
 
@@ -70,7 +70,7 @@ class SiteCalls:
 
     def declared(self) -> dict[str, dict[str, Any]]:
         """Each site's declared figures: flow of patients and names of its features."""
-        return self._recorded("flow", b"", lambda: self._ask_all({"kind": "flow"}))["replies"]
+        return self._recorded("flow", b"", lambda: self._retried(lambda: self._ask_all({"kind": "flow"})))["replies"]
 
     def figures(self, site: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Finished figures of a cohort that lies at one site."""
@@ -80,7 +80,7 @@ class SiteCalls:
             reply = self._ask_all({"kind": "figures"}, sites=(site,), content={"spec": dict(spec)})
             return {"replies": reply["replies"][site]}
 
-        return self._recorded("figures", content, ask)["replies"]
+        return self._recorded("figures", content, lambda: self._retried(ask))["replies"]
 
     def finish(self, models: Sequence[Mapping[str, str]]) -> None:
         """Let the sites write their predictions and forget the run."""
@@ -106,7 +106,11 @@ class SiteCalls:
         content = pack({"asked": asked, "layout": layout.plain(), "mode": mode})
         names = sorted({question.statistic.name for question in questions})
         return self._recorded(
-            "sum", content, lambda: self._retried(mode, questions, layout), statistics=names, layout=layout
+            "sum",
+            content,
+            lambda: self._retried(lambda: self._once(mode, questions, layout)),
+            statistics=names,
+            layout=layout,
         )
 
     # --- how ----------------------------------------------------------------------------------------------------
@@ -139,11 +143,11 @@ class SiteCalls:
             _add(self.cost, entry["cost"])
         return entry["outcome"]
 
-    def _retried(self, mode: Mode, questions: Sequence[Question], layout: Layout) -> dict[str, Any]:
+    def _retried(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         attempts = 1 + self.study.federation.retries
         for attempt in range(attempts):
             try:
-                return self._once(mode, questions, layout)
+                return ask()
             except SumVoid as void:
                 self._roster = None  # a site may have lost its key of the run; a new set-up costs one message
                 if attempt == attempts - 1:
@@ -155,7 +159,7 @@ class SiteCalls:
         parameters = pack({"items": [question.item for question in questions], "objects": list(self._enclosed)})
         self.cost["secure_sums"] += 1
         if not self.study.privacy.secure_aggregation:
-            return self._plain(parameters)
+            return self._plain(parameters, layout, len(questions))
         self._set_up()
         assert self._roster is not None
         self._number += 1
@@ -172,9 +176,9 @@ class SiteCalls:
             minimum_sites=self.study.privacy.minimum_sites,
         )
         replies = self._ask({"kind": "sum", **one.request}, self.sites)
-        if held_back := _held_back(replies):
+        if refused := held_back(replies, len(questions)):
             self._enclosed_reached(replies)
-            return held_back
+            return refused
         for site, reply in replies.items():
             if isinstance(reply, dict):
                 one.receive(site, reply)
@@ -184,20 +188,23 @@ class SiteCalls:
                 if isinstance(reply, dict):
                     one.receive_unmask(site, reply)
         else:
-            _all_there(replies)
+            all_there(replies)
         totals = one.total()
         self._enclosed_reached(replies)
         return {"totals": totals, "contributors": list(one.contributors)}
 
-    def _plain(self, parameters: bytes) -> dict[str, Any]:
+    def _plain(self, parameters: bytes, layout: Layout, items: int) -> dict[str, Any]:
         """A study that its sites approved without masks: the same request, added in the clear."""
         replies = self._ask(
             {"kind": "sum", "study": self.study.hash, "run": self._run, "parameters": parameters}, self.sites
         )
-        if held_back := _held_back(replies):
+        if refused := held_back(replies, items):
             self._enclosed_reached(replies)
-            return held_back
-        shares = [reply["arrays"] for reply in _all_there(replies).values()]
+            return refused
+        for site, reply in replies.items():
+            if isinstance(reply, dict) and not fits(reply.get("arrays"), layout):
+                replies[site] = Failure("answered with arrays of another size")
+        shares = [reply["arrays"] for reply in all_there(replies).values()]
         self._enclosed_reached(replies)
         return {"totals": [np.sum(field, axis=0).reshape(-1) for field in zip(*shares, strict=True)]}
 
@@ -205,8 +212,8 @@ class SiteCalls:
         """Fresh keys of all sites for this run, signed by their identities."""
         if self._roster is None:
             replies = self._ask({"kind": "hello", "study": self.study.hash, "run": self._run}, self.sites)
-            _raise_refusal(replies)
-            self._roster = roster_of(reply["hello"] for reply in _all_there(replies).values())
+            raise_refusal(replies)
+            self._roster = roster_of(reply["hello"] for reply in all_there(replies).values())
 
     def _ask_all(
         self, request: dict[str, Any], *, sites: tuple[str, ...] | None = None, content: dict[str, Any] | None = None
@@ -215,8 +222,8 @@ class SiteCalls:
         parameters = {"parameters": pack({**content, "objects": list(self._enclosed)})} if content is not None else {}
         header = {"study": self.study.hash, "run": self._run}
         replies = self._ask({**request, **header, **parameters}, sites or self.sites)
-        _raise_refusal(replies)
-        answered = _all_there(replies)
+        raise_refusal(replies)
+        answered = all_there(replies)
         if content is not None and sites is None:
             self._enclosed_reached(replies)
         return {"replies": answered}
@@ -242,50 +249,10 @@ class SiteCalls:
                 continue
             self.cost["bytes_up_by_site"][site] += len(data)
             try:
-                replies[site] = unpack(data)
+                replies[site] = read_reply(data, requests[site]["kind"], site)
             except WireError as broken:
                 replies[site] = Failure(str(broken))
         return dict(sorted(replies.items()))
-
-
-def _held_back(replies: Mapping[str, dict[str, Any] | Failure]) -> dict[str, Any] | None:
-    """What the sites' guards refused, or which numbers did not fit; None when nothing was held back."""
-    for site, reply in replies.items():
-        for what, where, why in reply.get("refused", ()) if isinstance(reply, dict) else ():
-            if where == NEEDS_SETUP:
-                raise SumVoid(f"{site}: {why}")
-            if what is None:  # the whole message, not one item: a rule that no other question would satisfy
-                raise SumRefused(f"site {site}, {where}", why)
-    refused = {
-        item: [item, what, why]
-        for reply in replies.values()
-        if isinstance(reply, dict)
-        for item, what, why in reply.get("refused", ())
-    }
-    if refused:
-        return {"refused": [refused[item] for item in sorted(refused)]}
-    overflow = {item for reply in replies.values() if isinstance(reply, dict) for item in reply.get("overflow", ())}
-    return {"overflow": sorted(overflow)} if overflow else None
-
-
-def _raise_refusal(replies: Mapping[str, dict[str, Any] | Failure]) -> None:
-    for site, reply in replies.items():
-        for _, what, why in reply.get("refused", ()) if isinstance(reply, dict) else ():
-            raise SumRefused(f"site {site}, {what}", why)
-
-
-def _all_there(replies: Mapping[str, dict[str, Any] | Failure]) -> dict[str, dict[str, Any]]:
-    """The replies, if every site gave one.
-
-    Raises
-    ------
-    SumVoid
-        Names the sites that did not answer, and why.
-    """
-    absent = [f"{site}: {reply.reason}" for site, reply in replies.items() if isinstance(reply, Failure)]
-    if absent:
-        raise SumVoid("no answer from " + "; ".join(absent))
-    return {site: reply for site, reply in replies.items() if isinstance(reply, dict)}
 
 
 def _difference(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
