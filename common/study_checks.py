@@ -151,9 +151,11 @@ def _validation(study: "Study") -> Iterator[Mistake]:
 
 def _privacy(study: "Study") -> Iterator[Mistake]:
     minimum, train = study.privacy.minimum_sites, study.split.train
-    if study.privacy.secure_aggregation and len(train) < minimum:
+    if len(train) < minimum:
+        least = 3 if study.privacy.secure_aggregation else 1
         problem = (
-            f"{len(train)} training sites, but minimum_sites = {minimum}; add sites or lower minimum_sites (3 at least)"
+            f"{len(train)} training sites, but minimum_sites = {minimum}; add sites or lower minimum_sites "
+            f"({least} at least)"
         )
         yield Mistake("[split]", f"train = {shown(train)}", problem)
 

@@ -260,3 +260,13 @@ def test_stacks_that_leave_no_fold_to_fit_on():
         parse_study(tables)
     tables["model"]["b"]["stack"] = "apparent"
     parse_study(tables)
+
+
+def test_few_training_sites_are_told_with_and_without_masks():
+    tables = copy.deepcopy(EXAMPLES["uci_heart"])
+    tables["split"]["train"] = tables["split"]["train"][:2]
+    tables["privacy"] = {"secure_aggregation": False}
+    with pytest.raises(StudyError, match=r"2 training sites, but minimum_sites = 3; .* \(1 at least\)"):
+        parse_study(tables)
+    tables["privacy"]["minimum_sites"] = 2
+    parse_study(tables)
