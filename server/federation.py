@@ -24,7 +24,9 @@ from cohortium.server.site_calls import Mode, SiteCalls
 from cohortium.strategies import views
 
 Result = TypeVar("Result")
-LARGE = 1 << 20  # bytes; totals up to it are kept, so that asking again costs no message
+# Bytes of totals that are kept, so that asking again costs no message: histograms, which several figures are read from,
+# and small ones. The terms of a solver's step are large and never asked again; all of a LASSO's would be 250 MB.
+KEPT_COUNTS, KEPT_NUMBERS = 1 << 20, 1 << 16
 WIDER = 2.0**8  # a number that did not fit: f loses 8 of its 40 bits at a time
 WIDER_WEIGHTS = 2.0  # weights have 29 bits in all
 
@@ -84,7 +86,9 @@ class StudyFederation:
         question = Question(what, view, parameters, bound, what.local(rows, **parameters))
         if question.digest not in self._known:
             answer = self._rounds.ask(question)
-            if sum(np.asarray(field).nbytes for field in answer) > LARGE:
+            fields = [np.asarray(field) for field in answer]
+            counts = all(field.dtype == np.int64 for field in fields)
+            if sum(field.nbytes for field in fields) > (KEPT_COUNTS if counts else KEPT_NUMBERS):
                 return answer  # type: ignore[return-value]  # the statistic's own NamedTuple
             self._known[question.digest] = answer
         return self._known[question.digest]  # type: ignore[return-value]
