@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cohortium.server.report.coefficients import term_label
 from cohortium.server.report.text import words
 
 Record = Mapping[str, Any]
+MOST_NAMED = 8  # candidates that a sentence names; the rest is in results.json
 
 
 def model_notes(kind: str, model: Record, study: Record) -> list[str]:
@@ -28,6 +30,16 @@ def model_notes(kind: str, model: Record, study: Record) -> list[str]:
             "selected or fitted."
         )
     return notes
+
+
+def left_out_note(found: Record) -> list[str]:
+    """Say which candidates could carry no coefficient: constant, or unknown for most training patients."""
+    names = [str(name) for name in found.get("left_out", ())]
+    if not names:
+        return []
+    listed = ", ".join(map(term_label, names[:MOST_NAMED])) + (" and others" if len(names) > MOST_NAMED else "")
+    one = "candidate was" if len(names) == 1 else "candidates were"
+    return [f"{len(names)} {one} left out as constant, or unknown for most training patients: {listed}."]
 
 
 def _fit(kind: str, model: Record) -> str:

@@ -44,7 +44,7 @@ def kaplan_meier(curves: Mapping[str, Any], *, unit: str, subtitle: str, caption
                 time, np.r_[1, curve[:, 2]], np.r_[1, curve[:, 3]], step="post", color=colour, alpha=0.13, linewidth=0
             )
         axes.set(ylim=(-0.01, 1.02), xlabel=f"Time ({shown_unit})", ylabel="Survival probability")
-        axes.set_xlim(0, longest / per_unit * 1.02)
+        axes.set_xlim(0, max(longest / per_unit * 1.02, 1.0))  # one event at the start still needs an axis
         axes.legend(loc="lower left", title=subtitle or None, title_fontsize=9, alignment="left")
         _numbers_at_risk(axes, drawn, per_unit)
         told = "; ".join(
