@@ -143,6 +143,9 @@ def _validation(study: "Study") -> Iterator[Mistake]:
         yield from _unknown(table, "model", [analysis.model], study.model, "model")
         yield from _unknown(table, "endpoint", [analysis.endpoint], study.endpoint, "endpoint")
         yield from _unknown(table, "where", analysis.where, grouped, "binary or categorical variable")
+        if len(analysis.where) > 1:
+            named = ", ".join(analysis.where)
+            yield Mistake(table, f"where = {shown(named)}", "a subset is one level of one variable; name one")
         for name, level in analysis.where.items():
             if name in grouped:
                 levels = study.variables[name].level_index

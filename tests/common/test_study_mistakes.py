@@ -152,6 +152,12 @@ MISTAKES = [
         [{"model": "full", "endpoint": "disease", "where": {"sex": 2}}],
         "[[validation.analysis]] 1 where.sex = '2': no such level; use one of 0, 1",
     ),
+    (
+        "uci_heart",
+        "validation/analysis",
+        [{"model": "full", "endpoint": "disease", "where": {"sex": 1, "chest_pain": 4}}],
+        "[[validation.analysis]] 1 where = 'sex, chest_pain': a subset is one level of one variable; name one",
+    ),
     ("uci_heart", "privacy/minimum_sites", 2, "minimum_sites = 2: a secure sum over fewer than 3 sites"),
 ]
 
