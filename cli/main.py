@@ -31,7 +31,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
         "join": ("cohortium.cli.site_online:join", "Make this site's keys, to be enrolled by the coordinator."),
         "start": ("cohortium.cli.site_online:start", "Connect to the federation and answer approved studies."),
         "stop": ("cohortium.cli.site_online:stop", "Leave the federation."),
-        "log": ("cohortium.cli.site:log", "Print what left this site."),
+        "log": ("cohortium.cli.site_log:log", "Print and verify what left this site."),
     },
     "federation": {
         "start": ("cohortium.cli.federation:start", "Start the coordinator's server."),

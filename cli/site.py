@@ -4,7 +4,7 @@ import getpass
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -126,39 +126,6 @@ def approve(
         _ask(lines, "roster", sites.hash, digest, ask=not yes)
         approve_roster(here.workspace, sites, approved_by=person, time=now)
         typer.echo(f"approved roster {sites.hash}")
-
-
-def log(
-    workspace: Annotated[
-        Path | None, typer.Option(help="The site's workspace; default: that of the site file.")
-    ] = None,
-    site: SitePath = HERE,
-) -> None:
-    """Print every message that left this site, oldest first: what, for whom, how large; the log holds no numbers."""
-    from cohortium.common.ledger import Ledger
-
-    folder = workspace or _site(site).workspace
-    if not folder.is_dir():
-        raise SiteError(f"workspace {folder}: there is no such folder; give the site's with --workspace")
-    count = 0
-    for count, entry in enumerate(Ledger(folder).entries(), 1):  # noqa: B007
-        typer.echo("  ".join(_words(entry)))
-    typer.echo(f"{count} messages left this site")
-
-
-def _words(entry: dict[str, Any]) -> list[str]:
-    """One line of the ledger, shortened to read; the file itself has the digests in full."""
-    return [
-        str(entry.get("time", "?")),
-        f"study {str(entry.get('study', '?'))[:12]}",
-        str(entry.get("kind", "?")),
-        ",".join(entry.get("statistics", ())) or "-",
-        ",".join(entry.get("parts", ())) or "-",
-        str(entry.get("outcome", "?")),
-        f"{entry.get('bytes', '?')} bytes",
-        f"sha256 {str(entry.get('sha256', '?'))[:12]}",
-        "approved by " + " and ".join(dict.fromkeys(entry.get("approved_by", ()))),
-    ]
 
 
 def _ask(lines: list[str], what: str, actual: str, told: str, *, ask: bool) -> None:

@@ -1,4 +1,4 @@
-"""Approvals: which studies and rosters a site has agreed to, by hash, in workspace/approvals.json.
+"""Approvals: which studies, rosters and changed cohorts a site has agreed to, by hash, in workspace/approvals.json.
 
 What was approved is kept beside it (workspace/approved/HASH.json, the canonical bytes the hash is of), so that a site
 answers from its own copy and never from one that a message brings.
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from cohortium.common.declared_files import nearest, validate
 from cohortium.common.errors import SiteError
+from cohortium.common.ledger import Ledger
 from cohortium.common.roster import Roster, parse_roster
 from cohortium.common.study import OPT_INS, Study, parse_study
 from cohortium.common.study_data import Keys, Sha256
@@ -26,7 +27,7 @@ FOLDER = "approved"
 class Approval(Keys):
     """Who agreed to what and when (UTC, ISO 8601); `opt_ins` names the wider study keys agreed to."""
 
-    what: Literal["study", "roster"]
+    what: Literal["study", "roster", "cohort"]
     name: str
     approved_by: str
     time: str
@@ -38,8 +39,8 @@ class Approvals(Keys):
 
     approved: dict[Sha256, Approval] = Field(default_factory=dict)
 
-    def hashes(self, what: Literal["study", "roster"]) -> tuple[str, ...]:
-        """Hashes of the approved studies or rosters, the newest last."""
+    def hashes(self, what: Literal["study", "roster", "cohort"]) -> tuple[str, ...]:
+        """Hashes of the approved studies, rosters or cohorts, the newest last."""
         return tuple(digest for digest, approval in self.approved.items() if approval.what == what)
 
 
@@ -86,6 +87,13 @@ def approve_roster(workspace: Path, roster: Roster, *, approved_by: str, time: d
     return approval
 
 
+def approve_cohort(workspace: Path, digest: str, name: str, *, approved_by: str, time: datetime) -> Approval:
+    """Agree to sum the patients of a part beside others of it that were summed before."""
+    approval = Approval(what="cohort", name=name, approved_by=approved_by, time=time.isoformat())
+    _record(workspace, digest, json.dumps({"cohort": name}).encode(), approval)
+    return approval
+
+
 def approved_study(workspace: Path, digest: str) -> tuple[Study, Approval]:
     """The site's own copy of an approved study, and its approval.
 
@@ -128,10 +136,30 @@ def _stored(workspace: Path, digest: str) -> dict[str, Any]:
 def _record(workspace: Path, digest: str, canonical: bytes, approval: Approval) -> None:
     # the copy first: an approval without its copy would be refused, a copy without approval is nothing
     _write(workspace / FOLDER / f"{digest}.json", canonical)
+    # the line before what it is about, as for a message: no approval is in force that the ledger does not know
+    _enter(workspace, digest, approval)
     others = {key: value for key, value in read_approvals(workspace).approved.items() if key != digest}
     known = {**others, digest: approval}  # approved again: it is the newest now
     text = json.dumps(Approvals(approved=known).model_dump(mode="json"), indent=2)
     _write(workspace / FILE_NAME, text.encode())
+
+
+def _enter(workspace: Path, digest: str, approval: Approval) -> None:
+    """The ledger's line of an approval, under the hash of what was approved."""
+    entry = {
+        "kind": "approval",
+        "what": approval.what,
+        approval.what: digest,
+        "name": approval.name,
+        "opt_ins": list(approval.opt_ins),
+        "approved_by": [approval.approved_by],
+        "time": approval.time,
+        "outcome": "approved",
+    }
+    try:
+        Ledger(workspace).append(entry)
+    except OSError as broken:
+        raise SiteError(f"ledger in {workspace}: cannot be written ({broken.strerror}); check permissions") from None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from cohortium.cli.main import main
+from cohortium.common.ledger import Ledger
 from cohortium.common.roster import roster_of
 from cohortium.common.study import load_study
 from cohortium.sites.approvals import approved_study, read_approvals
@@ -95,18 +96,47 @@ def test_approve_a_roster_and_the_opt_ins_of_a_study(hospital, capsys):
     assert len(read_approvals(hospital / "workspace").approved) == 2
 
 
-def test_the_log_of_a_site(hospital, capsys):
-    from cohortium.common.ledger import Ledger
+MESSAGE = {
+    "time": "2026-01-02T03:04:05+00:00", "study": "a" * 64, "kind": "sum", "statistics": ["moments.sums"],
+    "parts": ["train"], "outcome": "sent", "bytes": 812, "sha256": "b" * 64, "approved_by": ["dpo", "dpo"],
+}  # fmt: skip
 
-    (hospital / "workspace").mkdir()
-    Ledger(hospital / "workspace").append(
-        {"time": "2026-01-02T03:04:05+00:00", "study": "a" * 64, "kind": "sum", "statistics": ["moments.sums"],
-         "parts": ["train"], "outcome": "sent", "bytes": 812, "sha256": "b" * 64, "approved_by": ["dpo", "dpo"]}
-    )  # fmt: skip
+
+def test_the_log_of_a_site(hospital, capsys):
+    assert (
+        main(["site", "approve", str(STUDIES / "tcga_brca"), "--yes", "--opt-in", "event_time_days", "--by", "dpo"])
+        == 0
+    )
+    Ledger(hospital / "workspace").append(MESSAGE)
     capsys.readouterr()
     assert main(["site", "log", "--workspace", "workspace"]) == 0
-    line, last = capsys.readouterr().out.splitlines()
+    approval, line, last = capsys.readouterr().out.splitlines()
+    assert approval.endswith("approval  tcga-brca  opted into event_time_days  approved by dpo")
     assert "moments.sums  train  sent  812 bytes" in line
     assert line.endswith("approved by dpo")
-    assert last == "1 messages left this site"
+    digest = Ledger(hospital / "workspace").head().digest
+    assert last == f"1 messages left this site; the ledger is whole: 2 lines, digest {digest}"
+    assert main(["site", "log", "--workspace", "workspace", "--noted", digest.upper()]) == 0
+    assert main(["site", "log", "--workspace", "workspace", "--noted", "f" * 64]) == 2
+    assert "no line has the digest that was noted" in capsys.readouterr().err
     assert main(["site", "log", "--workspace", "nowhere"]) == 2
+
+
+def test_the_log_finds_what_was_tampered_with(hospital, capsys):
+    workspace = hospital / "workspace"
+    workspace.mkdir()
+    for _ in range(3):
+        Ledger(workspace).append(MESSAGE)
+    capsys.readouterr()
+    assert main(["site", "log", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["whole"], told["broken"], told["lines"], len(told["entries"])) == (True, None, 3, 3)
+    assert MESSAGE.items() <= told["entries"][0].items()
+    path = workspace / "ledger.jsonl"
+    path.write_text(path.read_text().replace("812", "811", 1))
+    assert main(["site", "log"]) == 2
+    shown = capsys.readouterr()
+    assert (len(shown.out.splitlines()), "ledger, line 2 does not follow" in shown.err) == (1, True)
+    assert main(["site", "log", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["whole"], "line 2" in told["broken"], len(told["entries"])) == (False, True, 1)

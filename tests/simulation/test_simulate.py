@@ -14,6 +14,7 @@ import statsmodels.api as sm
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from cohortium.common.errors import StudyError
+from cohortium.common.ledger import Ledger
 from cohortium.common.table import Table
 from cohortium.simulation.simulate import simulate
 
@@ -100,9 +101,11 @@ def test_no_message_of_a_training_site_holds_its_plain_numbers(finished):
     _, out, results = finished
     assert results["secure_aggregation"] is True
     for site in ("north", "east", "south", "west"):
-        entries = [json.loads(line) for line in (out / "sites" / site / "ledger.jsonl").read_text().splitlines()]
-        assert {entry["outcome"] for entry in entries} <= {"sent", "refused"}
-        assert all(entry["approved_by"] == ["simulate", "simulate"] for entry in entries)
+        entries = list(Ledger(out / "sites" / site).entries())
+        messages = [entry for entry in entries if entry["kind"] != "approval"]
+        assert [entry["what"] for entry in entries if entry not in messages] == ["study", "roster"]
+        assert {entry["outcome"] for entry in messages} <= {"sent", "refused"}
+        assert all(entry["approved_by"] == ["simulate", "simulate"] for entry in messages)
 
 
 NOISE = """

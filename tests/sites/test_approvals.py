@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cohortium.common.errors import SiteError
+from cohortium.common.ledger import Ledger
 from cohortium.common.roster import roster_of
 from cohortium.common.study import load_study
 from cohortium.sites.approvals import approve_roster, approve_study, approved_roster, approved_study, read_approvals
@@ -117,3 +118,23 @@ def test_a_key_of_another_kind_stops_the_site(tmp_path):
     (tmp_path / "identity.pem").write_bytes(pem)
     with pytest.raises(SiteError, match="is not an Ed25519 key"):
         site_identity(tmp_path)
+
+
+def test_every_approval_is_in_the_ledger_before_it_is_in_force(tmp_path, monkeypatch):
+    """Also those that later ones replaced; an approval that the ledger could not take is none."""
+    study, roster = load_study(STUDIES / "tcga_brca"), roster_of({"a": "1" * 64})
+    approve_study(tmp_path, study, **WHO, opt_ins=["event_time_days"])
+    for _ in range(2):
+        approve_roster(tmp_path, roster, **WHO)
+    first, *others = Ledger(tmp_path).entries()
+    assert (first["what"], first["study"], first["opt_ins"]) == ("study", study.hash, ["event_time_days"])
+    assert (first["approved_by"], first["time"]) == (["data protection officer"], "2026-01-02T03:04:05+00:00")
+    assert [(entry["what"], entry["roster"]) for entry in others] == [("roster", roster.hash)] * 2
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Ledger, "append", full)
+    with pytest.raises(SiteError, match="cannot be written"):
+        approve_roster(tmp_path, roster_of({"a": "2" * 64}), **WHO)
+    assert read_approvals(tmp_path).hashes("roster") == (roster.hash,)
