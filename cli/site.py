@@ -96,6 +96,9 @@ def prepare(
 def approve(
     study: Annotated[Path | None, typer.Argument(help="study.toml, or the folder that holds it.")] = None,
     roster: Annotated[Path | None, typer.Option(help="Approve this roster.toml.")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Approve the patients prepared for this study beside those summed before.")
+    ] = None,
     digest: Annotated[str, typer.Option("--hash", help="The hash you were told; must be that of the file.")] = "",
     opt_in: Annotated[
         list[str] | None, typer.Option(help="Agree to a wider key of the study; repeat for more.")
@@ -104,9 +107,9 @@ def approve(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     site: SitePath = HERE,
 ) -> None:
-    """Show a study and, or, a roster, and agree to them by hash."""
-    if study is None and roster is None:
-        raise SiteError("site approve: nothing to approve; give a study file, or --roster FILE")
+    """Show a study and, or, a roster, and agree to them by hash; or a changed cohort of a study."""
+    if study is None and roster is None and cohort is None:
+        raise SiteError("site approve: nothing to approve; give a study file, --roster FILE or --cohort STUDY")
     if digest and study is not None and roster is not None:
         raise SiteError("site approve: --hash belongs to one file; approve the study and the roster one by one")
     from cohortium.common.roster import load_roster
@@ -126,6 +129,28 @@ def approve(
         _ask(lines, "roster", sites.hash, digest, ask=not yes)
         approve_roster(here.workspace, sites, approved_by=person, time=now)
         typer.echo(f"approved roster {sites.hash}")
+    if cohort is not None:
+        _approve_cohort(_study(cohort), here.workspace, person, now, ask=not yes)
+
+
+def _approve_cohort(study: "Study", workspace: Path, person: str, now: datetime, *, ask: bool) -> None:
+    """Show how a study's patients differ from those that were summed before, and agree to sum them as well."""
+    from cohortium.client.cohorts import changes
+    from cohortium.sites.approvals import approve_cohort
+
+    found = changes(study, workspace)
+    for digest, part in {change.digest: change.part for change in found}.items():
+        lines = [
+            f"{part}: {change.patients} patients; of {change.before} summed before, {change.shared} are among them, "
+            f"and {change.differ} are in one of the two only"
+            for change in found
+            if change.digest == digest
+        ]
+        _ask(lines, "cohort", digest, "", ask=ask)
+        approve_cohort(workspace, digest, f"{part} of {study.study.name}", approved_by=person, time=now)
+        typer.echo(f"approved cohort {digest}")
+    if not found:
+        typer.echo("these are the patients that were summed before, or the first ones; nothing is to be approved")
 
 
 def _ask(lines: list[str], what: str, actual: str, told: str, *, ask: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from cohortium.client.cohorts import cohort_of
 from cohortium.client.figures import COHORT, TABLE, finished_figures
 from cohortium.client.predictions import write_predictions
 from cohortium.client.site_log import keep_traceback
@@ -24,6 +25,7 @@ from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireError
 from cohortium.common.federation import Statistic
 from cohortium.common.ledger import Ledger
+from cohortium.common.sum_slots import slots_of
 from cohortium.strategies import registry, views
 
 Reply = dict[str, Any]
@@ -128,8 +130,9 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     about.statistics = tuple(sorted({registry.find(item["statistic"]).name for item in items}))
     about.parts = tuple(sorted({item["view"]["rows"]["part"] for item in items}))
     if standing.study.privacy.secure_aggregation:
-        if list(message["slot"]) != list(about.parts):
-            raise SumRefused("slot", "the request names other parts than it asks about")
+        _check_mode(standing, message["mode"], about.statistics)
+        if list(message["slot"]) != list(slots_of(message["mode"], items)):
+            raise SumRefused("slot", "the request names other parts than it asks about, or other rounds")
         if message["statistic"] != " ".join(about.statistics):
             raise SumRefused("statistic", "the request names other statistics than it asks for")
     shares, refused = [], []
@@ -146,11 +149,19 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
             raise SumRefused(" ".join(about.statistics), "a number is not finite; nothing was sent")
         return {"arrays": arrays}
     try:
-        return standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays])
+        cohorts = [cohort_of(standing, part) for part in about.parts]
+        return standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays], cohorts)
     except Overflow as overflow:
         # which array did not fit, so that only its bound is widened
         owners = [index for index, share in enumerate(shares) for _ in share]
         return {"overflow": [owners[overflow.array]]}
+
+
+def _check_mode(standing: Standing, mode: str, statistics: tuple[str, ...]) -> None:
+    """A sum goes on without a site only in rounds of networks, and where all sites agreed to it with the study."""
+    agreed = standing.study.federation.on_departure == "continue"
+    if mode != "whole" and not (agreed and all(registry.find(name).mode == "survivors" for name in statistics)):
+        raise SumRefused("mode", "this sum does not go on without a site that drops out; ask it of the whole roster")
 
 
 def _share(standing: Standing, item: Mapping[str, Any]) -> Any:
@@ -162,9 +173,18 @@ def _share(standing: Standing, item: Mapping[str, Any]) -> Any:
     return share
 
 
+def _sign(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    return _opened(message, about, standing.sums.sign(message))
+
+
 def _unmask(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
-    reply = standing.sums.unmask(message)  # whose shares only open under the terms that the masks were made for
-    about.statistics, about.parts = tuple(message["statistic"].split()), tuple(message["slot"])
+    return _opened(message, about, standing.sums.unmask(message))
+
+
+def _opened(message: Mapping[str, Any], about: About, reply: Reply) -> Reply:
+    # a sum is opened only under the terms that its masked answer was made for, which the door checked then
+    about.statistics = tuple(message["statistic"].split())
+    about.parts = tuple(sorted({slot.split()[0] for slot in message["slot"]}))
     return reply
 
 
@@ -193,6 +213,7 @@ HANDLERS: dict[str, Callable[[Standing, Mapping[str, Any], About], Reply]] = {
     "hello": _hello,
     "flow": _flow,
     "sum": _sum,
+    "sign": _sign,
     "unmask": _unmask,
     "figures": _figures,
     "finish": _finish,

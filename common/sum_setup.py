@@ -5,7 +5,8 @@ when they approved the roster. All hellos together are the roster of the run; it
 verified every time, so that a site keeps nothing but its own run key.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cohortium.common import masks
 from cohortium.common.errors import SumRefused, WireError
 
-MOST_SITES = 64  # the complete graph of pairs; more sites would need a sparser one
+MOST_SITES = 4096
 
 
 class Hello(NamedTuple):
@@ -46,7 +47,7 @@ def hello(study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25
 
 
 def read_roster(plain: Any) -> tuple[Hello, ...]:
-    """Roster out of a request: at most 64 well-formed hellos, each site once, in the order of their names."""
+    """Roster out of a request: at most 4,096 well-formed hellos, each site once, in the order of their names."""
     try:
         roster = tuple(Hello(entry["site"], entry["key"], entry["sig"]) for entry in plain)
     except (TypeError, KeyError) as broken:
@@ -82,12 +83,19 @@ def verify(study: str, run: str, roster: Sequence[Hello], pins: Mapping[str, byt
             raise SumRefused(
                 "roster", f"site {site} is not in the roster that this site approved; enrol and approve it"
             )
-        try:
-            Ed25519PublicKey.from_public_bytes(pins[site]).verify(sig, masks.digest("key", study, run, site, key))
-        except InvalidSignature:
+        if not _signed(pins[site], sig, masks.digest("key", study, run, site, key)):
             raise SumRefused(
                 "roster", f"the key of site {site} is not signed by its identity for this run; make the set-up again"
-            ) from None
+            )
+
+
+@lru_cache(maxsize=2 * MOST_SITES)  # the same roster comes with every request
+def _signed(pin: bytes, sig: bytes, statement: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(pin).verify(sig, statement)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def threshold(sites: int, minimum_sites: int) -> int:
@@ -98,17 +106,22 @@ def threshold(sites: int, minimum_sites: int) -> int:
     return max(minimum_sites, 2 * sites // 3 + 1)
 
 
-def pair_keys(study: str, run: str, roster: Sequence[Hello], site: str, key: X25519PrivateKey) -> dict[str, bytes]:
-    """Key that `site` shares with every site of the roster, and one with itself; bound to the whole roster."""
-    salt = masks.digest("roster", study, run, roster)
-    shared = {}
+def roster_digest(study: str, run: str, roster: Sequence[Hello]) -> bytes:
+    """32 bytes that stand for a run's roster, fresh keys included, so that no one can choose them."""
+    return masks.digest("roster", study, run, roster)
+
+
+def pair_keys(
+    roster: Sequence[Hello], salt: bytes, site: str, key: X25519PrivateKey, peers: Collection[str]
+) -> dict[str, bytes]:
+    """Key that `site` shares with each of its peers, and one with itself; bound to the roster by `salt`, its digest."""
+    shared = {site: masks.derive(masks.digest("self", key.private_bytes_raw()), salt, "pair", site, site)}
     for other, public, _ in roster:
-        if other == site:
-            secret = masks.digest("self", key.private_bytes_raw())
-        else:
-            try:
-                secret = key.exchange(X25519PublicKey.from_public_bytes(public))
-            except ValueError:  # a point of small order: nothing would be secret
-                raise SumRefused("roster", f"the key of site {other} is not a proper key") from None
+        if other == site or other not in peers:
+            continue
+        try:
+            secret = key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:  # a point of small order: nothing would be secret
+            raise SumRefused("roster", f"the key of site {other} is not a proper key") from None
         shared[other] = masks.derive(secret, salt, "pair", min(site, other), max(site, other))
     return shared

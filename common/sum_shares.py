@@ -20,12 +20,13 @@ NONCE = 12  # bytes, random; a key serves one blob
 def seal(
     maker: str, seeds: Mapping[str, bytes], keys: Mapping[str, bytes], transcript: bytes, threshold: int
 ) -> dict[str, bytes]:
-    """For each site one blob: its share of every seed, in the sorted order of the sites.
+    """For each holder one blob: its share of every seed, in the sorted order of the holders.
 
     Parameters
     ----------
-    seeds : mapping of site to 31 bytes
-        In the maker's own place its own mask's seed, in another's the seed of their common mask.
+    seeds : mapping of holder to 31 bytes
+        The holders are the maker and its neighbours. In the maker's own place its own mask's seed, in another's the
+        seed of their common mask.
     keys : mapping of site to 32 bytes
         What the maker shares with each.
     """
@@ -40,7 +41,7 @@ def seal(
 
 
 def unseal(maker: str, holder: str, blob: Any, key: bytes, transcript: bytes, names: Sequence[str]) -> dict[str, bytes]:
-    """The shares in one blob, by place.
+    """The shares in one blob, by place; `names` are the maker's holders, sorted.
 
     Raises
     ------

@@ -1,11 +1,13 @@
 """Store: what a site must remember between the messages of its sums, and nothing else.
 
-On disk for good: the highest number t a run has used, and for which survivors a sum was opened. In a private runtime
-directory until the run ends: the run key. A sum's masks, shares and numbers are never written.
+On disk for good: the highest number t a run has used, which survivor sums were answered and for which survivors they
+were opened, for which survivors each round of a network was, and which patients were summed with which sites. In a
+private runtime directory until the run ends: the run key. A sum's masks, shares and numbers are never written.
 """
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,15 +15,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from cohortium.common import masks
+from cohortium.common import masks, sum_cohort
 from cohortium.common.errors import SumRefused
+from cohortium.common.sum_cohort import Cohort, Frozen
 
 NEEDS_SETUP = "needs-setup"
 """`SumRefused.what` of a site that has no key for the run: a new hello mends it."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (run TEXT PRIMARY KEY, study TEXT NOT NULL, last_t INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS opened (transcript BLOB PRIMARY KEY, survivors TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS masked (transcript BLOB PRIMARY KEY, survivors TEXT);
+CREATE TABLE IF NOT EXISTS slot (slot BLOB PRIMARY KEY, survivors TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cohort (name BLOB PRIMARY KEY, part TEXT NOT NULL, roster BLOB NOT NULL, rows BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS secret (only INTEGER PRIMARY KEY CHECK (only = 1), value BLOB NOT NULL);
 """
 
 
@@ -52,24 +58,41 @@ class Store(Protocol):
         """Highest number that the run has used, 0 for none."""
         ...
 
-    def use(self, run: str, t: int) -> None:
-        """Use the number t up.
+    def use(
+        self, run: str, t: int, *, transcript: bytes | None = None, roster: bytes = b"", cohorts: Sequence[Cohort] = ()
+    ) -> None:
+        """Use the number t up and freeze the cohorts with the sites they are summed with, all of it or nothing.
+
+        Parameters
+        ----------
+        transcript : bytes, optional
+            Of a survivor sum, which may be opened from now on.
+        roster : bytes
+            Digest of the sites and their identity keys.
 
         Raises
         ------
         SumRefused
-            It is not above the last one.
+            The number is not above the last one; a cohort is not admitted beside the frozen ones.
         """
         ...
 
-    def lock(self, transcript: bytes, survivors: Sequence[str]) -> None:
-        """Bind a sum to its survivors; the same ones again are fine.
+    def lock(self, transcript: bytes, survivors: Sequence[str], slots: Sequence[bytes] = ()) -> None:
+        """Bind a sum, and what it may be asked of only once, to its survivors; the same ones again are fine.
 
         Raises
         ------
         SumRefused
-            It is bound to others.
+            One of them is bound to others, or this site gave no masked answer to the sum.
         """
+        ...
+
+    def secret(self) -> bytes:
+        """32 bytes that this site keys the digests of its patients with; made once, never sent."""
+        ...
+
+    def frozen(self) -> list[Frozen]:
+        """The cohorts that were summed."""
         ...
 
     def close(self, run: str) -> None:
@@ -134,19 +157,47 @@ class SumStore:
             row = database.execute("SELECT last_t FROM run WHERE run = ?", (run,)).fetchone()
         return row[0] if row else 0
 
-    def use(self, run: str, t: int) -> None:
+    def use(
+        self, run: str, t: int, *, transcript: bytes | None = None, roster: bytes = b"", cohorts: Sequence[Cohort] = ()
+    ) -> None:
         with self._transaction() as database:
             changed = database.execute("UPDATE run SET last_t = ? WHERE run = ? AND last_t < ?", (t, run, t))
             if changed.rowcount != 1:
                 raise used(t)
+            for cohort in cohorts:
+                name = sum_cohort.name_of(cohort.part, cohort.rows)
+                if database.execute("SELECT 1 FROM cohort WHERE name = ? AND roster = ?", (name, roster)).fetchone():
+                    continue
+                sum_cohort.admit(cohort, roster, _frozen(database))
+                database.execute(
+                    "INSERT OR IGNORE INTO cohort VALUES (?, ?, ?, ?)", (name, cohort.part, roster, cohort.rows)
+                )
+            if transcript is not None:
+                database.execute("INSERT INTO masked VALUES (?, NULL)", (transcript,))
 
-    def lock(self, transcript: bytes, survivors: Sequence[str]) -> None:
+    def lock(self, transcript: bytes, survivors: Sequence[str], slots: Sequence[bytes] = ()) -> None:
         names = json.dumps(list(survivors))
         with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO opened VALUES (?, ?)", (transcript, names))
-            row = database.execute("SELECT survivors FROM opened WHERE transcript = ?", (transcript,)).fetchone()
-            if row[0] != names:
-                raise _locked()
+            row = database.execute("SELECT survivors FROM masked WHERE transcript = ?", (transcript,)).fetchone()
+            if row is None:
+                raise _not_masked()
+            if row[0] not in (None, names):
+                raise _locked(json.loads(row[0]))
+            database.execute("UPDATE masked SET survivors = ? WHERE transcript = ?", (names, transcript))
+            for slot in slots:
+                database.execute("INSERT OR IGNORE INTO slot VALUES (?, ?)", (slot, names))
+                row = database.execute("SELECT survivors FROM slot WHERE slot = ?", (slot,)).fetchone()
+                if row[0] != names:
+                    raise _locked(json.loads(row[0]))
+
+    def secret(self) -> bytes:
+        with self._transaction() as database:
+            database.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
+            return database.execute("SELECT value FROM secret").fetchone()[0]
+
+    def frozen(self) -> list[Frozen]:
+        with closing(sqlite3.connect(self._database, timeout=30)) as database:
+            return _frozen(database)
 
     def close(self, run: str) -> None:
         self._key_path(run).unlink(missing_ok=True)
@@ -164,7 +215,10 @@ class MemoryStore:
         self._runs: dict[str, str] = {}
         self._keys: dict[str, bytes] = {}
         self._last: dict[str, int] = {}
-        self._opened: dict[bytes, tuple[str, ...]] = {}
+        self._masked: dict[bytes, tuple[str, ...] | None] = {}
+        self._slots: dict[bytes, tuple[str, ...]] = {}
+        self._frozen: list[Frozen] = []
+        self._secret = secrets.token_bytes(32)
 
     def begin(self, study: str, run: str, key: bytes) -> None:
         with self._guard:
@@ -181,16 +235,36 @@ class MemoryStore:
     def last(self, run: str) -> int:
         return self._last.get(run, 0)
 
-    def use(self, run: str, t: int) -> None:
+    def use(
+        self, run: str, t: int, *, transcript: bytes | None = None, roster: bytes = b"", cohorts: Sequence[Cohort] = ()
+    ) -> None:
         with self._guard:
             if t <= self.last(run):
                 raise used(t)
+            for cohort in cohorts:
+                sum_cohort.admit(cohort, roster, self._frozen)
             self._last[run] = t
+            frozen = [Frozen(cohort.part, roster, cohort.rows) for cohort in cohorts]
+            self._frozen += [cohort for cohort in frozen if cohort not in self._frozen]
+            if transcript is not None:
+                self._masked[transcript] = None
 
-    def lock(self, transcript: bytes, survivors: Sequence[str]) -> None:
+    def lock(self, transcript: bytes, survivors: Sequence[str], slots: Sequence[bytes] = ()) -> None:
+        names = tuple(survivors)
         with self._guard:
-            if self._opened.setdefault(transcript, tuple(survivors)) != tuple(survivors):
-                raise _locked()
+            if transcript not in self._masked:
+                raise _not_masked()
+            for bound in (self._masked[transcript], *(self._slots.get(slot) for slot in slots)):
+                if bound not in (None, names):
+                    raise _locked(bound)
+            self._masked[transcript] = names
+            self._slots.update(dict.fromkeys(slots, names))
+
+    def secret(self) -> bytes:
+        return self._secret
+
+    def frozen(self) -> list[Frozen]:
+        return list(self._frozen)
 
     def close(self, run: str) -> None:
         with self._guard:
@@ -211,5 +285,14 @@ def _same_study(known: str, study: str) -> None:
         raise SumRefused("secure sum", "this run belongs to another study; begin a new run")
 
 
-def _locked() -> SumRefused:
-    return SumRefused("secure sum", "this sum was opened for other survivors; ask for the same ones, or for a new sum")
+def _frozen(database: sqlite3.Connection) -> list[Frozen]:
+    return [Frozen(*row) for row in database.execute("SELECT part, roster, rows FROM cohort")]
+
+
+def _not_masked() -> SumRefused:
+    return SumRefused("secure sum", "this site gave no masked answer to this sum, so there is nothing to open")
+
+
+def _locked(survivors: Sequence[str]) -> SumRefused:
+    names = ", ".join(survivors)
+    return SumRefused("secure sum", f"this was opened for other survivors ({names}); ask for the same ones")

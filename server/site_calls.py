@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cohortium.common.codec import pack
+from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import SumVoid, WireError
 from cohortium.common.federation import Statistic
-from cohortium.common.secure_sum import ServerSum
 from cohortium.common.study import Study
 from cohortium.common.sum_layout import Layout
+from cohortium.common.sum_server import ServerSum
 from cohortium.common.sum_setup import Hello, roster_of, threshold
+from cohortium.common.sum_slots import slots_of
 from cohortium.common.transport import Failure, Transport
 from cohortium.server.journal import Journal
 from cohortium.server.question import Question
@@ -49,6 +50,7 @@ class SiteCalls:
         self._journal = journal
         self._run = secrets.token_hex(16)
         self._roster: tuple[Hello, ...] | None = None
+        self._named: dict[tuple[str | int, ...], tuple[str, ...]] = {}  # survivors of each round that was to be opened
         self._number = 0  # of the last sum asked in this run; never used twice
         self._enclosed: list[bytes] = []  # published since the last request that reached all sites
         self._digests: list[str] = []  # of everything published, for the journal
@@ -163,17 +165,19 @@ class SiteCalls:
         self._set_up()
         assert self._roster is not None
         self._number += 1
+        slot = slots_of(mode, [unpack(question.item) for question in questions])
         one = ServerSum(
             study=self.study.hash,
             run=self._run,
             mode=mode,
             t=self._number,
             roster=self._roster,
-            slot=tuple(sorted({question.part for question in questions})),
+            slot=slot,
             statistic=" ".join(sorted({question.statistic.name for question in questions})),
             parameters=parameters,
             layout=layout,
             minimum_sites=self.study.privacy.minimum_sites,
+            among=self._named.get(slot),
         )
         replies = self._ask({"kind": "sum", **one.request}, self.sites)
         if refused := held_back(replies, len(questions)):
@@ -183,15 +187,29 @@ class SiteCalls:
             if isinstance(reply, dict):
                 one.receive(site, reply)
         if mode == "survivors":
-            requests = {site: {"kind": "unmask", **request} for site, request in one.unmask_requests().items()}
-            for site, reply in self._ask_each(requests).items():
-                if isinstance(reply, dict):
-                    one.receive_unmask(site, reply)
+            self._open(one)
         else:
             all_there(replies)
         totals = one.total()
         self._enclosed_reached(replies)
         return {"totals": totals, "contributors": list(one.contributors)}
+
+    def _open(self, one: ServerSum) -> None:
+        """The survivors of a sum, signed where a site is missing, and their shares."""
+        signing = one.sign_requests()
+        # the sites open a round for one set of survivors: asked again, it is asked of the same
+        self._named[one.query.slot] = one.contributors
+        if signing:
+            self._each(signing, "sign", one.receive_signature)
+        self._each(one.unmask_requests(), "unmask", one.receive_unmask)
+
+    def _each(
+        self, requests: Mapping[str, dict[str, Any]], kind: str, receive: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        asked = {site: {"kind": kind, **request} for site, request in requests.items()}
+        for site, reply in self._ask_each(asked).items():
+            if isinstance(reply, dict):
+                receive(site, reply)
 
     def _plain(self, parameters: bytes, layout: Layout, items: int) -> dict[str, Any]:
         """A study that its sites approved without masks: the same request, added in the clear."""

@@ -8,8 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cohortium.common.codec import pack, unpack
-from cohortium.common.secure_sum import ServerSum, SiteSums
+from cohortium.common.secure_sum import SiteSums
 from cohortium.common.sum_layout import Layout
+from cohortium.common.sum_server import ServerSum
 from cohortium.common.sum_setup import roster_of
 from cohortium.common.sum_store import MemoryStore
 
@@ -49,7 +50,7 @@ class World:
             "mode": mode,
             "t": self.t,
             "roster": self.roster,
-            "slot": ("train",),
+            "slot": ("train",) if mode == "whole" else (f"train network {self.t}",),
             "statistic": "moments.first",
             "parameters": b"parameters",
             "layout": layout,
@@ -59,6 +60,16 @@ class World:
 
     def masked(self, name: str, request: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
         return wire(self.site(name).masked(wire(request), lambda: list(arrays)))
+
+    def sign(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        return wire(self.site(name).sign(wire(request)))
+
+    def requests(self, one: ServerSum, signers: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """The requests for shares, once the survivors (or only some of them) signed where a site is missing."""
+        for name, request in one.sign_requests().items():
+            if signers is None or name in signers:
+                one.receive_signature(name, self.sign(name, request))
+        return one.unmask_requests()
 
     def unmask(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
         return wire(self.site(name).unmask(wire(request)))

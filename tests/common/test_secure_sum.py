@@ -86,7 +86,7 @@ def test_a_survivor_sum_is_the_plain_sum_of_the_survivors(make_world, federation
     one = world.sum(layout, "survivors")
     for name in there:
         one.receive(name, world.masked(name, one.request, shares[world.names.index(name)]))
-    requests = one.unmask_requests()
+    requests = world.requests(one)
     assert set(requests) == set(there)
     for name in answers:
         one.receive_unmask(name, world.unmask(name, requests[name]))
@@ -114,8 +114,8 @@ def test_equal_queries_have_other_masks_each_time(make_world):
 
 # Every way of dropping out -----------------------------------------------------------------------------------------
 
-STATES = ("none", "late", "masked", "full")
-"""Never answers; answers after it was given up; answers and is gone; answers both messages."""
+STATES = ("none", "late", "masked", "signed", "full")
+"""Never answers; answers after it was given up; answers and is gone; signs and is gone; answers all messages."""
 
 
 def known_sums(names, have, own_known, pairs_known):
@@ -168,12 +168,12 @@ def play(world, states, rng):
     shares = {name: [rng.integers(-(2**58), 2**58, 5)] for name in names}
     one = world.sum(COUNTS, "survivors")
     sent = {v: world.masked(v, one.request, shares[v]) for v, s in zip(names, states, strict=True) if s != "none"}
-    survivors = [v for v, s in zip(names, states, strict=True) if s in ("masked", "full")]
+    survivors = [v for v, s in zip(names, states, strict=True) if s in ("masked", "signed", "full")]
     for name in survivors:
         one.receive(name, sent[name])
     answers = []
     try:
-        requests = one.unmask_requests()
+        requests = world.requests(one, [v for v, s in zip(names, states, strict=True) if s in ("signed", "full")])
         for name in set(sent) - set(survivors):
             one.receive(name, sent[name])  # too late: not read
         for name, state in zip(names, states, strict=True):
@@ -209,15 +209,15 @@ def play(world, states, rng):
 def test_every_way_of_dropping_out(make_world, sites):
     world, rng = make_world(sites), np.random.default_rng(0)
     outcomes = [play(world, states, rng) is not None for states in itertools.product(STATES, repeat=sites)]
-    # 3 of 3 sites must last; of 4 sites 3 (the fourth in any of 3 other states) or all
-    assert sum(outcomes) == {3: 1, 4: 1 + 4 * 3}[sites]
+    # 3 of 3 sites must last; of 4 sites 3 (the fourth in any of 4 other states) or all
+    assert sum(outcomes) == {3: 1, 4: 1 + 4 * 4}[sites]
 
 
 def test_many_ways_of_dropping_out_of_five_and_seven(make_world):
     rng, dice = np.random.default_rng(0), random.Random(0)
     for sites, plays in ((5, 60), (7, 25)):
         world = make_world(sites)
-        outcomes = [play(world, dice.choices(STATES, (1, 1, 2, 10), k=sites), rng) is not None for _ in range(plays)]
+        outcomes = [play(world, dice.choices(STATES, (1, 1, 1, 1, 10), k=sites), rng) is not None for _ in range(plays)]
         assert 0.2 < np.mean(outcomes) < 0.95  # both ends are met
 
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohortium.common import masks, sum_setup
+from cohortium.common import masks, sum_setup, sum_survivors
 from cohortium.common.errors import Overflow, SumRefused, SumVoid, WireError
 from cohortium.common.sum_layout import DTYPE, Entry, Layout
 from cohortium.common.sum_setup import Hello
@@ -117,10 +117,10 @@ def test_a_run_that_was_closed(world):
     assert refusal.value.what == NEEDS_SETUP
 
 
-def test_more_sites_than_a_complete_graph_takes():
-    many = [Hello(f"s{i:03d}", bytes(32), bytes(64))._asdict() for i in range(65)]
-    assert len(sum_setup.read_roster(many[:64])) == 64
-    with pytest.raises(WireError, match="at most 64"):
+def test_more_sites_than_a_roster_takes():
+    many = [Hello(f"s{i:04d}", bytes(32), bytes(64))._asdict() for i in range(4097)]
+    assert len(sum_setup.read_roster(many[:4096])) == 4096
+    with pytest.raises(WireError, match="at most 4096"):
         sum_setup.read_roster(many)
 
 
@@ -251,7 +251,7 @@ def test_the_shares_keep_both_invariants(world):
     one = world.sum(LAYOUT, "survivors")
     for name in world.names[:3]:
         one.receive(name, world.masked(name, one.request, SHARE))
-    for name, request in one.unmask_requests().items():
+    for name, request in world.requests(one).items():
         reply = world.unmask(name, request)
         assert set(reply["b"]) == {"h00", "h01", "h02"}  # none of a missing site's own mask
         assert set(reply["s"]) == {"h00", "h01", "h02"}
@@ -279,12 +279,17 @@ def test_survivors_that_are_none(world, survivors, match):
 
 
 def test_one_set_of_survivors_a_sum(world):
-    request = survivor_sum(world).unmask_requests()["h00"]
+    one = survivor_sum(world)
+    request = one.unmask_requests()["h00"]
     world.unmask("h00", request)
+    tid = one.query.transcript(3)
     for fewer in (["h00", "h01", "h02"], ["h00", "h01", "h03"]):
         blobs = {u: request["blobs"][u] for u in fewer}
-        with pytest.raises(SumRefused, match="other survivors"):
+        with pytest.raises(WireError, match="no signatures"):
             world.unmask("h00", {**request, "survivors": fewer, "blobs": blobs})
+        signed = {u: sum_survivors.sign(world.identities[u], tid, fewer) for u in fewer}  # even if all of them lied
+        with pytest.raises(SumRefused, match="other survivors"):
+            world.unmask("h00", {**request, "survivors": fewer, "blobs": blobs, "signatures": signed})
     world.unmask("h00", request)
 
 
@@ -320,7 +325,7 @@ def test_a_site_that_never_answered_opens_nothing(world):
     for name in world.names[:3]:
         one.receive(name, world.masked(name, one.request, SHARE))
     with pytest.raises(SumRefused, match="this one"):
-        world.site("h03").unmask(one.unmask_requests()["h00"])
+        world.site("h03").unmask(world.requests(one)["h00"])
 
 
 @pytest.mark.parametrize("spoil", [{"b": {}}, {"b": None}, {"b": {f"h0{i}": bytes(32) for i in range(4)}}])
@@ -372,7 +377,11 @@ def test_a_request_of_anything_gets_a_typed_error(requests, data):
     else:
         request[field] = value
     site = world.site("h00")
-    for answer in (lambda: site.masked(request, lambda: SHARE), lambda: site.unmask(request)):
+    for answer in (
+        lambda: site.masked(request, lambda: SHARE),
+        lambda: site.sign(request),
+        lambda: site.unmask(request),
+    ):
         with contextlib.suppress(SumRefused, WireError):  # what else is raised fails the test
             answer()
 

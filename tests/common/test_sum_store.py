@@ -56,9 +56,17 @@ def test_keys_last_until_the_run_ends(store):
 
 
 def test_a_sum_is_bound_to_its_survivors(store):
-    store().lock(b"sum", ["a", "b"])
-    store().lock(b"sum", ("a", "b"))
+    store().begin("study", "run", bytes(32))
+    with pytest.raises(SumRefused, match="no masked answer"):
+        store().lock(b"sum", ["a", "b"])
+    for t, transcript in enumerate((b"sum", b"other", b"third"), 1):
+        store().use("run", t, transcript=transcript)
+    store().lock(b"sum", ["a", "b"], [b"slot"])
+    store().lock(b"sum", ("a", "b"), [b"slot"])
     store().lock(b"other", ["a", "c"])
+    with pytest.raises(SumRefused, match=r"other survivors \(a, b\)"):
+        store().lock(b"third", ["a", "c"], [b"new slot", b"slot"])
+    store().lock(b"third", ["a", "b"], [b"slot", b"new slot"])  # nothing of the refused request was kept
     for others in (["a"], ["a", "b", "c"], ["a\nb"]):
         with pytest.raises(SumRefused, match="other survivors"):
             store().lock(b"sum", others)
@@ -125,7 +133,7 @@ def test_no_secret_of_a_sum_is_on_disk(make_world, tmp_path, monkeypatch):
     for one in (whole, survivors):
         for name in world.names if one is whole else world.names[:3]:
             one.receive(name, world.masked(name, one.request, share))
-    for name, request in survivors.unmask_requests().items():
+    for name, request in world.requests(survivors).items():
         reply = world.unmask(name, request)
         survivors.receive_unmask(name, reply)
         secrets += [*reply["b"].values(), *(reply["s"][u]["h03"] for u in reply["s"])]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cohortium.common.codec import unpack
-from cohortium.common.errors import SumVoid
+from cohortium.common.errors import SumRefused, SumVoid
 from cohortium.common.table import Table
 from cohortium.common.transport import Failure, Transport
 from tests.simulation.prepared import run_on_tables
@@ -108,6 +108,38 @@ def test_a_network_round_goes_on_without_a_site_and_says_so(tmp_path, kind):
     assert network_sums(tmp_path) == [everyone, second, everyone, everyone]
     shares = results["models"]["network"]["notes"]["shares"]
     assert shares == pytest.approx([1.0, 100 / 130 if kind == "sum" else 1.0, 1.0, 1.0])
+
+
+def test_the_survivors_of_a_round_stay_the_same_when_it_is_asked_again(tmp_path):
+    """One site misses the round, another one its signature; asked again, the round is not opened over a wider set."""
+
+    def wrap(transport):
+        without_c = Departing(transport, "c", "fedavg.update", (1,), "sum")
+        return Departing(without_c, "d", "fedavg.update", (0,), "sign")
+
+    results = run_on_tables(tmp_path, STUDY.format(on_departure="continue"), tables(), wrap=wrap)
+    everyone = ["a", "b", "c", "d"]
+    assert network_sums(tmp_path) == [everyone, ["a", "b", "d"], everyone, everyone]
+    assert results["models"]["network"]["notes"]["shares"] == pytest.approx([1.0, 100 / 130, 1.0, 1.0])
+    ledger = (tmp_path / "sites" / "a" / "ledger.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["kind"] == "sign" for line in ledger) == 2
+
+
+def test_other_patients_are_not_summed_after_these(tmp_path):
+    """A study whose training part lacks one patient would tell that patient from the others."""
+    run_on_tables(tmp_path, STUDY.format(on_departure="stop"), tables())
+    other = STUDY.format(on_departure="stop").replace("seed = 5", "seed = 6")
+    (tmp_path / "out" / "run").rename(tmp_path / "before")
+    fewer = tables()
+    fewer["b"] = fewer["b"].take(np.arange(35) > 0)
+    with pytest.raises(SumRefused, match=r"site b, cohort of part train: differs .* fewer than minimum_count"):
+        run_on_tables(tmp_path, other, fewer)
+
+
+def test_the_same_patients_are_summed_again_in_another_study(tmp_path):
+    run_on_tables(tmp_path, STUDY.format(on_departure="stop"), tables())
+    (tmp_path / "out" / "run").rename(tmp_path / "before")
+    run_on_tables(tmp_path, STUDY.format(on_departure="continue").replace("seed = 5", "seed = 6"), tables())
 
 
 def test_without_that_agreement_the_round_stops_and_can_be_resumed(tmp_path):
