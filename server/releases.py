@@ -1,0 +1,326 @@
+"""Releases: every sum that a study asks of its sites, from the study file alone, for those who approve it.
+
+Follows the stages (describe, preprocess, select, fit, validate) as they run, without a patient. No sum of a run may be
+missing here: tests/server/test_releases.py holds the ledgers of runs against it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cohortium.common.federation import Statistic
+from cohortium.common.heads import Head
+from cohortium.common.study import Study
+from cohortium.common.study_analysis import Correlation, CoxModel, LassoModel, LassoSelection, NetworkModel, Screen
+from cohortium.server.release_sizes import Release, Share, release
+from cohortium.server.stages.validate import cohorts
+from cohortium.strategies import (
+    calibration,
+    combat,
+    concordance,
+    correlation,
+    cutoff,
+    discrimination,
+    fedavg,
+    lasso,
+    levels,
+    logistic,
+    moments,
+    quantiles,
+    risk_sets,
+    score_bins,
+    survival,
+    table_one,
+)
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel
+from cohortium.strategies.describe import outcome_groups
+from cohortium.strategies.rows import Labelled, Matrix, Scored, ScoredSurvival, Survival
+from cohortium.strategies.validation import BINARY_FIGURES
+from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
+
+PARTS = ("train", "internal", "external")
+NOBODY = np.empty(0)
+
+
+def releases(study: Study) -> list[Release]:
+    """Every sum of a study, part by part, in the order of the stages; equal ones once, with all their purposes."""
+    found: dict[tuple[str, str, str], Release] = {}
+    for one in itertools.chain(_table_one(study), _preprocessing(study), _fits(study), _figures(study)):
+        key = (one.part, one.statistic, one.formula)
+        earlier = found[key].purposes if key in found else ()
+        found[key] = replace(one, purposes=tuple(dict.fromkeys((*earlier, *one.purposes))))
+    return sorted(found.values(), key=lambda one: PARTS.index(one.part))
+
+
+def study_cohorts(study: Study) -> dict[str, CohortSpec]:
+    """Cohorts of the study's figures, by name, before any model is fitted."""
+    models = tuple(
+        ScoredModel(
+            name=name, digest="", endpoint=model.endpoint, outcome=study.endpoint[model.endpoint].kind, cutoff=None
+        )
+        for name, model in study.model.items()
+    )
+    return cohorts(study, models)
+
+
+def figure_names(study: Study, spec: CohortSpec) -> list[str]:
+    """What a site that computes a cohort's figures to the end sends of each model, as named in results.json."""
+    names = {"binary": BINARY_FIGURES, "survival": tuple(f"survival.{name}" for name in SURVIVAL_FIGURES)}
+    kinds = dict.fromkeys(study.endpoint[endpoint].kind for endpoint in by_endpoint(spec))
+    compared = ["comparisons"] if spec.compare else []
+    return [name for kind in kinds for name in names[kind]] + compared
+
+
+# --- Table 1 and preprocessing ------------------------------------------------------------------------------------
+
+
+def _table_one(study: Study) -> Iterator[Release]:
+    groups = len(outcome_groups(study))
+    measured = [variable for variable in study.variable if variable.kind == "continuous"]
+    for part in PARTS:
+        if not study.hides_its_sites(part):
+            continue
+        if measured:
+            yield _moments(study, part, "Table 1", len(measured), groups)
+            yield from _quantiles(study, part, "Table 1", len(measured), groups, len(table_one.QUARTILES))
+        for variable in study.variable:
+            if variable.kind != "continuous":
+                sizes = {"levels": len(variable.levels), "groups": groups}
+                yield release(study, part, "Table 1", levels.level_counts, lambda sizes=sizes: (_matrix(1), sizes))
+
+
+def _moments(study: Study, part: str, purpose: str, columns: int, groups: int = 1, letters: str = "") -> Release:
+    def share(f: int = 0) -> Share:
+        return _matrix(columns + f), {"centre": np.zeros((groups, columns + f)), "power": 1}
+
+    return release(study, part, purpose, moments.power_sums, share, letters)
+
+
+def _quantiles(
+    study: Study, part: str, purpose: str, columns: int, groups: int, probabilities: int
+) -> Iterator[Release]:
+    asked = {"groups": groups}
+    cells = np.arange(groups * columns * 2 * probabilities)  # a quantile lies between two order statistics
+    yield release(study, part, purpose, quantiles.top_bytes, lambda: (_matrix(columns), asked))
+    within = asked | {"cells": cells, "depth": 1}
+    yield release(study, part, purpose, quantiles.next_bytes, lambda: (_matrix(columns), within))
+
+
+def _preprocessing(study: Study) -> Iterator[Release]:
+    """What standardises, fills and harmonises the columns of the models."""
+    models = study.model.values()
+    variables = list(dict.fromkeys(name for model in models for name in model.variables))
+    yield _moments(study, "train", "standardise variables", 1 + _width(study, variables))
+    if medians := [name for name in variables if study.variables[name].missing == "median"]:
+        yield from _quantiles(study, "train", "medians that fill gaps", len(medians), 1, 1)
+    for name in dict.fromkeys(name for model in models for name in model.feature_sets):
+        if study.harmonise is not None and name in study.harmonise.features:
+            protected = sum(len(study.terms(variable)) for variable in study.harmonise.protect)
+
+            def within_site(f: int, c: int = protected) -> Share:
+                return _matrix(f + c), {"mean": np.zeros(f + c), "sd": np.ones(f + c), "protected": c}
+
+            yield _moments(study, "train", f"ComBat of {name}", protected, letters="f")
+            yield release(study, "train", f"ComBat of {name}", combat.within_site, within_site, "f")
+        yield _moments(study, "train", f"standardise {name}", 0, letters="f")
+    for name, model in study.model.items():
+        if model.models_below:
+            yield _moments(study, "train", f"standardise the scores that {name} uses", len(model.models_below))
+
+
+def _width(study: Study, variables: Sequence[str]) -> int:
+    """Columns of some variables in a design."""
+    return sum(len(study.terms(name)) + (study.variables[name].missing == "indicator") for name in variables)
+
+
+# --- selection and fits -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Design:
+    """The candidate columns of one model: those that the study names, and image features if it uses any."""
+
+    study: Study
+    columns: int
+    letters: str
+
+    def asks(self, purpose: str, what: Statistic, share: Callable[..., Share], more: str = "") -> Release:
+        """A release of ``share(columns, **values of more letters)``."""
+
+        def of_letters(f: int = 0, **values: int) -> Share:
+            return share(self.columns + f, **values)
+
+        return release(self.study, "train", purpose, what, of_letters, self.letters + more)
+
+
+def _fits(study: Study) -> Iterator[Release]:
+    """Selection and fit of each model; every replicate asks the same."""
+    for name, model in study.model.items():
+        columns = _width(study, model.variables) + len(model.models_below)
+        design = _Design(study, columns, "f" if model.feature_sets else "")
+        tested = False
+        for step in model.selection:
+            purpose = f"{step.method} for {name}"
+            if isinstance(step, Screen) or (isinstance(step, Correlation) and not tested):
+                yield _moments(study, "train", purpose, columns, 2, design.letters)
+                tested = True
+            if isinstance(step, Correlation):
+                yield design.asks(purpose, correlation.cross_products, lambda p: (_labelled(p), {}))
+            if isinstance(step, LassoSelection):
+                yield from _lasso(design, purpose, step)
+        yield from _fit(design, f"fit {name}", model)
+
+
+def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
+    if isinstance(model, LassoModel):
+        yield from _lasso(design, purpose, model)
+    elif isinstance(model, NetworkModel):
+
+        def update(p: int) -> Share:
+            weights = np.zeros(Head(inputs=p, hidden=tuple(model.head)).size, np.float32)
+            recipe = model.model_dump(include={"optimizer", "learning_rate", "local_epochs", "batch_size"})
+            start = {"hidden": list(model.head), "patients": 1, "class_weights": [1.0, 1.0], "seed": 0}
+            return _labelled(p), {"weights": weights, "round_index": 0, **start, **recipe}
+
+        yield design.asks(purpose, fedavg.classes, lambda p: (_labelled(p), {}))
+        yield design.asks(f"{purpose} in {model.rounds} rounds", fedavg.update, update)
+    elif isinstance(model, CoxModel) and model.strata == "site":
+        asked = {"ties": model.ties, "time_step": None}
+        yield design.asks(purpose, risk_sets.stratum, lambda p: (_survival(p), asked | {"coefficients": np.zeros(p)}))
+    elif isinstance(model, CoxModel):
+
+        def at_risk(p: int, t: int) -> Share:
+            times = {"points": np.arange(t), "tied": np.arange(t), "time_step": 1.0}
+            return _survival(p), {"coefficients": np.zeros(p), "hazard": np.zeros(t), "relief": np.zeros(t), **times}
+
+        yield from _timeline(design.study, "train", purpose, _survival(0))
+        yield design.asks(purpose, risk_sets.risk_sets, at_risk, "t")
+    else:
+        yield design.asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
+
+
+def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel) -> Iterator[Release]:
+    """The path and its inner cross-validation: at most every penalty of every training set, on all columns."""
+    models = step.n_lambda * (step.folds + 1)
+
+    def one_model(p: int) -> Share:
+        working = np.ones((1, p + 1), dtype=bool)
+        return _labelled(p), {"coefficients": np.zeros((1, p + 1)), "held_out": np.array([-1]), "working": working}
+
+    yield design.asks(purpose, lasso.start, lambda p: (_labelled(p), {"folds": step.folds}))
+    one = design.asks(purpose, lasso.terms, one_model)
+    yield replace(one, size=lambda **values: models * one.size(**values))
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def _figures(study: Study) -> Iterator[Release]:
+    """Cut-offs on the training part, then every cohort that enough sites hold."""
+    for name, spec in study_cohorts(study).items():
+        if not study.hides_its_sites(spec.part):
+            continue
+        for endpoint, models in by_endpoint(spec).items():
+            if study.endpoint[endpoint].kind == "binary":
+                if name == "train":
+                    yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
+                pairs = any({*pair} <= {model.name for model in models} for pair in spec.compare)
+                yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), compare=pairs)
+            else:
+                if name == "train":
+                    yield _cells(study, spec.part, "cut-offs", score_bins.occupancy, _scored_survival(len(models)))
+                yield from _over_time(study, spec.part, name, models, endpoint)
+
+
+def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
+    """Models that are held against each endpoint, as `cohort_figures` groups them."""
+    found: dict[str, list[ScoredModel]] = {}
+    for model in spec.models:
+        found.setdefault(model.endpoint, []).append(model)
+    if spec.survival:
+        found[spec.survival] = list(spec.models)
+    return found
+
+
+def _binary(
+    study: Study, part: str, purpose: str, models: int, folds: int, *, compare: bool = False
+) -> Iterator[Release]:
+    rows = Scored(np.empty((0, models)), NOBODY, NOBODY.astype(np.int64))
+    thresholds = np.zeros((models, 1 + len(study.validation.decision_thresholds)), np.int64)
+    spline = {"knots": np.zeros((models, 4)), "basis": np.tile(np.eye(4), (models, 1, 1))}
+    step = {"coefficients": np.zeros((3, models, 4)), **spline}
+    yield _cells(study, part, purpose, score_bins.occupancy, rows)
+    yield _cells(study, part, purpose, discrimination.histogram, rows, folds=folds)
+    yield release(study, part, purpose, cutoff.above, lambda: (rows, {"thresholds": thresholds}))
+    yield release(study, part, purpose, calibration.terms, lambda: (rows, step))
+    if compare:
+        yield _cells(study, part, purpose, discrimination.placements, rows, tables=np.zeros((models, 2, 1)))
+
+
+def _over_time(
+    study: Study, part: str, purpose: str, models: Sequence[ScoredModel], endpoint: str
+) -> Iterator[Release]:
+    rows, scored = _scored_survival(len(models)), len(models)
+    horizons = len(getattr(study.endpoint[endpoint], "horizon", ()))
+    predicting = [name for name in (model.name for model in models) if _predicts(study, name, endpoint)]
+
+    def joint(c: int, t: int) -> Share:
+        return rows, {"edges": [np.arange(c)] * scored, "points": np.arange(t), "time_step": 1.0}
+
+    def by_group(t: int) -> Share:
+        return rows, {"points": np.arange(t), "cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
+
+    def squared_errors() -> Share:
+        at_horizons = {"horizons": np.zeros(horizons, np.int64), "observed_at_horizon": np.zeros(horizons)}
+        at_events = {"points": np.arange(0), "observed": np.zeros(0), "time_step": 1.0}
+        return rows, {"baseline_survival": np.zeros((scored, horizons)), **at_horizons, **at_events}
+
+    yield _cells(study, part, purpose, score_bins.occupancy, rows)
+    yield from _timeline(study, part, purpose, rows)
+    yield release(study, part, purpose, concordance.joint, joint, "ct")
+    yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
+    if predicting and horizons:
+        yield release(study, part, purpose, concordance.squared_errors, squared_errors)
+
+
+def _predicts(study: Study, name: str, endpoint: str) -> bool:
+    """Whether a model has a baseline hazard over all sites for this endpoint."""
+    model = study.model[name]
+    return isinstance(model, CoxModel) and model.strata == "none" and model.endpoint == endpoint
+
+
+def _timeline(study: Study, part: str, purpose: str, rows: Survival | ScoredSurvival) -> Iterator[Release]:
+    def exits(u: int) -> Share:
+        return rows, {"cells": u, "time_step": 1.0}
+
+    yield release(study, part, purpose, survival.extent, lambda: (rows, {"time_step": 1.0}))
+    yield release(study, part, purpose, survival.exits, exits, "u")
+
+
+def _cells(study: Study, part: str, purpose: str, what: Statistic, rows: Any, **more: Any) -> Release:
+    def share(c: int) -> Share:
+        return rows, {"edges": [np.arange(c)] * rows.score.shape[1], **more}
+
+    return release(study, part, purpose, what, share, "c")
+
+
+# --- rows without a patient -----------------------------------------------------------------------------------------
+
+
+def _matrix(columns: int) -> Matrix:
+    return Matrix(np.empty((0, columns)), NOBODY.astype(np.int64))
+
+
+def _labelled(columns: int) -> Labelled:
+    return Labelled(np.empty((0, columns)), NOBODY, NOBODY.astype(np.int64))
+
+
+def _survival(columns: int) -> Survival:
+    return Survival(np.empty((0, columns)), NOBODY, NOBODY)
+
+
+def _scored_survival(models: int) -> ScoredSurvival:
+    return ScoredSurvival(np.empty((0, models)), NOBODY, NOBODY)
