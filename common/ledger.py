@@ -34,16 +34,16 @@ _HEAD_BYTES = 160  # always as long and within one sector: rewriting it in place
 
 @dataclass(frozen=True)
 class Head:
-    """Where a ledger stands: how many lines, the digest of the last, the length of the file in bytes."""
+    """Where a ledger stands: how many lines, the digest of the last, the length of the file in bytes so far."""
 
     lines: int = 0
     digest: str = START
-    bytes: int = 0
+    length: int = 0
 
     def after(self, line: bytes) -> "Head":
         """With one more line of the file; one that a crash cut short is chained as any other, but not counted."""
         digest = hashlib.sha256(self.digest.encode() + line).hexdigest()
-        return Head(self.lines + (not line.endswith(_UNFINISHED)), digest, self.bytes + len(line))
+        return Head(self.lines + (not line.endswith(_UNFINISHED)), digest, self.length + len(line))
 
     def packed(self) -> bytes:
         """As the head file holds it."""
@@ -142,10 +142,12 @@ class Ledger:
         size = os.fstat(descriptor).st_size
         kept = self._kept_head()
         at = kept or Head()
-        if size < at.bytes:  # cut off: the line to come must neither follow from what is left nor be swallowed by it
+        if size < at.length:  # cut off: the line to come must neither follow from what is left nor be swallowed by it
             whole = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
             return Head(at.lines, at.digest, size), b"" if whole else b"?"
-        tail = os.pread(descriptor, size - at.bytes, at.bytes)  # empty unless a crash came before its head was written
+        tail = os.pread(
+            descriptor, size - at.length, at.length
+        )  # empty unless a crash came before its head was written
         for line in _lines(tail):
             try:
                 _, at = _following(at, line, 0)
@@ -161,7 +163,7 @@ class Ledger:
         try:
             packed = self.head_path.read_bytes()
             head = Head(**json.loads(packed))
-            return head if head.packed() == packed and head.bytes >= 0 else None
+            return head if head.packed() == packed and head.length >= 0 else None
         except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return None
 

@@ -50,8 +50,8 @@ def test_the_chain_is_the_stated_digest(tmp_path):
         assert (json.loads(line)["number"], json.loads(line)["previous"]) == (number, digest)
         digest = hashlib.sha256(digest.encode() + line).hexdigest()
     head = Ledger(tmp_path).head()
-    assert (head.lines, head.digest, head.bytes) == (4, digest, len(content))
-    assert json.loads((tmp_path / HEAD_FILE).read_bytes()) == {"lines": 4, "digest": digest, "bytes": len(content)}
+    assert (head.lines, head.digest, head.length) == (4, digest, len(content))
+    assert json.loads((tmp_path / HEAD_FILE).read_bytes()) == {"lines": 4, "digest": digest, "length": len(content)}
 
 
 def test_a_line_costs_one_sync_before_append_returns(tmp_path, monkeypatch):
