@@ -1,11 +1,17 @@
 """`cohortium site preview`: what would leave this site in a study, statistic by statistic, before anything does."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from cohortium.cli.site import HERE, SitePath
 from cohortium.cli.study import StudyPath
+
+if TYPE_CHECKING:
+    from cohortium.common.study import Study
 
 
 def preview(study: StudyPath, site: SitePath = HERE) -> None:
@@ -36,6 +42,51 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
     if not found.sums:
         typer.echo("  zeros: this site holds no training patients, its shares of training sums are empty")
     if found.finished:
-        typer.echo("finished figures, computed here and sent as such: " + ", ".join(found.finished))
+        typer.echo("finished figures, computed here and sent as such, unless the cohort is too small:")
+        for line in _finished(agreed, found.finished):
+            typer.echo(f"  {line}")
     if found.stopped:
         typer.echo(f"the rehearsal went no further on this site's patients alone: {found.stopped}")
+    typer.echo("already left in this study, by the ledger:")
+    for line in _left(agreed, here.workspace):
+        typer.echo(f"  {line}")
+
+
+def _finished(study: "Study", names: Iterable[str]) -> Iterator[str]:
+    """What each finished cohort tells, and Table 1 of its part."""
+    from cohortium.server.releases import figure_names, study_cohorts
+
+    specs = study_cohorts(study)
+    for name in names:
+        models = ", ".join(model.name for model in specs[name].models)
+        yield f"{name}: of {models}: {', '.join(figure_names(study, specs[name]))}"
+    if study.variable:
+        parts = ", ".join(dict.fromkeys(specs[name].part for name in names))
+        yield f"Table 1 of {parts}: {', '.join(study.variables)}"
+
+
+def _left(study: "Study", workspace: Path) -> Iterator[str]:
+    """What the site's ledger knows of this study: nothing, or a line a kind of message."""
+    from cohortium.common.errors import SiteError
+    from cohortium.common.ledger import Ledger
+
+    messages: Counter[tuple[str, str]] = Counter()
+    size: Counter[tuple[str, str]] = Counter()
+    runs, broken = set(), ""
+    try:
+        for entry in Ledger(workspace).entries():
+            if entry.get("study") == study.hash and entry.get("kind") != "approval":
+                key = (str(entry.get("kind")), str(entry.get("outcome")))
+                messages[key] += 1
+                size[key] += int(entry.get("bytes", 0))
+                runs.add(entry.get("run"))
+    except SiteError as found:
+        broken = str(found)
+    if not messages:
+        yield "nothing"
+    for kind, outcome in messages:
+        yield f"{kind:<10} {outcome:<10} {messages[kind, outcome]:>6} messages {size[kind, outcome]:>12,} bytes"
+    if messages:
+        yield f"in {len(runs)} run{'s' * (len(runs) > 1)}; line by line: cohortium site log"
+    if broken:
+        yield f"and more may have left: {broken}"
