@@ -18,6 +18,7 @@ import threadpoolctl
 
 from cohortium.client.cohorts import cohort_of
 from cohortium.client.figures import COHORT, TABLE, finished_figures
+from cohortium.client.noise import noised_share
 from cohortium.client.predictions import write_predictions
 from cohortium.client.site_log import keep_traceback
 from cohortium.client.standing import Standing, open_standing
@@ -25,6 +26,7 @@ from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireError
 from cohortium.common.federation import Statistic
 from cohortium.common.ledger import Ledger
+from cohortium.common.privacy_accountant import Accountant
 from cohortium.common.sum_slots import slots_of
 from cohortium.strategies import registry, views
 
@@ -138,7 +140,7 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     shares, refused = [], []
     for index, item in enumerate(items):
         try:
-            shares.append(_share(standing, item))
+            shares.append(_share(standing, item, message))
         except SumRefused as refusal:
             refused.append([index, refusal.what, refusal.why])
     if refused:
@@ -164,9 +166,17 @@ def _check_mode(standing: Standing, mode: str, statistics: tuple[str, ...]) -> N
         raise SumRefused("mode", "this sum does not go on without a site that drops out; ask it of the whole roster")
 
 
-def _share(standing: Standing, item: Mapping[str, Any]) -> Any:
+def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, Any]) -> Any:
     statistic: Statistic = registry.find(item["statistic"])
     standing.guard.admit(statistic.name, item["view"], standing.context)
+    if standing.study.privacy.dp is not None:
+        return noised_share(
+            statistic,
+            item,
+            standing.context,
+            accountant=Accountant(standing.workspace),
+            roster=[hello["site"] for hello in message["roster"]],
+        )
     rows = views.build(item["view"], standing.context)
     share = statistic.local(rows, **item["parameters"])
     standing.guard.cells(statistic.name, share)
@@ -189,6 +199,8 @@ def _opened(message: Mapping[str, Any], about: About, reply: Reply) -> Reply:
 
 
 def _figures(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    if standing.study.privacy.dp is not None:
+        raise SumRefused("figures", "finished figures of one site cannot be noised; under [privacy.dp] none leave")
     parameters = unpack(message["parameters"])
     standing.install(parameters["objects"])
     spec = parameters["spec"]

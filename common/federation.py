@@ -36,19 +36,28 @@ class Statistic(Generic[Sums]):
     mode : {"whole", "survivors"}
         ``"whole"``: every site of the roster answers, one message. ``"survivors"``: a round of network training that
         goes on when a site drops out, two messages; float32 fields then travel 4 bytes an element.
+    sensitivity : callable, optional
+        ``sensitivity(shape, **parameters)``: how far (Euclidean, over all fields) replacing one patient by any other
+        can move a result of this shape, whose fields are all integers. Unset: not bounded, so that no noise hides a
+        patient and the statistic cannot leave under differential privacy.
     """
 
     name: str
     local: Callable[..., Sums]
     adds_over: Literal["rows", "sites"]
     mode: Literal["whole", "survivors"] = "whole"
+    sensitivity: Callable[..., float] | None = None
 
 
 def statistic(
-    name: str, *, adds_over: Literal["rows", "sites"], mode: Literal["whole", "survivors"] = "whole"
+    name: str,
+    *,
+    adds_over: Literal["rows", "sites"],
+    mode: Literal["whole", "survivors"] = "whole",
+    sensitivity: Callable[..., float] | None = None,
 ) -> Callable[[Callable[..., Sums]], Statistic[Sums]]:
     """Turn a local half into a `Statistic`."""
-    return lambda local: Statistic(name=name, local=local, adds_over=adds_over, mode=mode)
+    return lambda local: Statistic(name=name, local=local, adds_over=adds_over, mode=mode, sensitivity=sensitivity)
 
 
 class Federation(Protocol):

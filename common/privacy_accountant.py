@@ -9,6 +9,7 @@ are chosen after seeing earlier ones; and rho is (alpha, alpha rho) Renyi differ
 Patients of different parts of a study are different patients: a study costs what its costliest part costs.
 """
 
+import functools
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ def epsilon(rho: float, delta: float) -> float:
     return max(0.0, float(bounds.min()))
 
 
+@functools.cache
 def affordable(epsilon_: float, delta: float) -> float:
     """Largest rho whose `epsilon` at delta is at most `epsilon_`, found by halving."""
     low, high = 0.0, 1.0

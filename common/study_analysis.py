@@ -3,7 +3,7 @@
 The attribute names are the keys of the file (`lambda` is `lambda_`: a word of Python); see docs/study-file.md.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
@@ -173,6 +173,24 @@ class Validation(Keys):
         return thresholds
 
 
+NoisedStatistic = Literal["levels.level_counts", "noisy_logistic.gradient", "class_histogram.patients"]
+
+
+class DifferentialPrivacy(Keys):
+    """[privacy.dp]: noise in every sum, a budget at every site, and nothing else of patients in any sum.
+
+    `epsilon` and `delta` hold for one patient of one site, replaced by any other, over all sums of the study.
+    `clip` is the largest Euclidean length of one patient's gradient. `accomplices` is how many sites may take their own
+    noise out together with the coordinator.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=100)]
+    delta: Annotated[float, Field(gt=0, le=0.01)]
+    clip: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    accomplices: Annotated[int, Field(ge=0, le=1000)] = 0
+    statistics: Annotated[tuple[NoisedStatistic, ...], Field(min_length=1)] = get_args(NoisedStatistic)
+
+
 class Privacy(Keys):
     """[privacy]: what a site lets out; see docs/study-file.md for what minimum_count covers."""
 
@@ -182,6 +200,8 @@ class Privacy(Keys):
     score_resolution: Literal["binned", "exact"] = "binned"
     event_time_days: Annotated[int, Field(ge=1, le=3650)] = 30
     released_numbers: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
+    # left out of the hash where there is none: a study without it is the study it always was
+    dp: DifferentialPrivacy | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _sums_hide_a_site(self) -> Self:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
+from cohortium.common.privacy_checks import noised_mistakes
 from cohortium.common.study_data import level_text
 from cohortium.common.study_images import RingRegion
 
@@ -20,7 +21,10 @@ RESERVED_NAMES = ("patient_id", "part", "fold")
 
 def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
-    checks = (_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _unkept)
+    checks = (
+        *(_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _unkept),
+        noised_mistakes,
+    )
     return [mistake for check in checks for mistake in check(study)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from cohortium.common.study import Study
+from cohortium.server.privacy_labels import labelled
 from cohortium.server.stages.fit import Fit, FittedModel
 from cohortium.server.stages.validate import Validated
 
@@ -73,7 +74,7 @@ def results(
         "comparisons": validated.comparisons,
         "refused": refusals(validated, table_one),
     }
-    return json_ready(content)
+    return json_ready(labelled(content, study))
 
 
 def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:

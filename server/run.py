@@ -19,6 +19,7 @@ from cohortium.server.journal import Journal
 from cohortium.server.model_bundle import write_bundles
 from cohortium.server.results import results, write_results
 from cohortium.server.site_calls import SiteCalls
+from cohortium.server.stages import private
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
 from cohortium.server.stages.validate import validate
@@ -70,9 +71,11 @@ def run_study(
         declared = calls.declared()
     federation = StudyFederation(study, calls, feature_names=_same_features(study, declared), progress=progress)
     # Table 1 waits for no model: its sums travel with those of the fits
-    tasks: list[Callable[[], Any]] = [lambda: describe(federation), lambda: fit_models(federation)]
+    noised = study.privacy.dp is not None
+    stages = (private.describe, private.fit_models) if noised else (describe, fit_models)
+    tasks: list[Callable[[], Any]] = [lambda stage=stage: stage(federation) for stage in stages]
     table_one, fitted = federation.together(tasks)
-    validated = validate(federation, calls, fitted)
+    validated = private.validate(federation, fitted) if noised else validate(federation, calls, fitted)
     with progress.stage("finish"):
         calls.finish([{"name": name, "object": model.digest} for name, model in fitted.items()])
     content = results(

@@ -19,6 +19,7 @@ from cohortium.common.federation import DEFAULT_BOUND, Federation, PooledSites, 
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
 from cohortium.common.table import Table
+from cohortium.server.stages import private
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
 from cohortium.server.stages.validate import cohorts, scored_models
@@ -65,7 +66,10 @@ def preview(study: Study, table: Table, allow: tuple[str, ...]) -> Preview:
     ]
     stopped = ""
     try:
-        if table.site in study.split.train:
+        if study.privacy.dp is not None:
+            private.describe(rehearsal)  # type: ignore[arg-type]
+            private.validate(rehearsal, private.fit_models(rehearsal))  # type: ignore[arg-type]
+        elif table.site in study.split.train:
             describe(rehearsal)  # type: ignore[arg-type]  # a rehearsal has the face of a StudyFederation
             fitted = fit_models(rehearsal)  # type: ignore[arg-type]
             models = scored_models(study, fitted)

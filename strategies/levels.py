@@ -3,6 +3,7 @@
 Used for imputation by the most frequent level and for Table 1. One sum of counts.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,12 @@ class LevelCounts(NamedTuple):
 # --- at each site ---------------------------------------------------------------------------------------------
 
 
-@statistic("levels.level_counts", adds_over="rows")
+def _moved_by_one(shape: LevelCounts, **_: object) -> float:
+    """A patient leaves one group and one level a column, and another enters: each moves two counts by one."""
+    return math.sqrt(2 * (1 + shape.counts.shape[1]))
+
+
+@statistic("levels.level_counts", adds_over="rows", sensitivity=_moved_by_one)
 def level_counts(rows: Matrix, *, levels: int, groups: int) -> LevelCounts:
     """Count a site's patients by level.
 

@@ -9,8 +9,9 @@ from cohortium.common.errors import WireError
 from cohortium.common.federation import Statistic
 
 MODULES = (
-    "calibration", "combat", "concordance", "correlation", "cox", "cutoff", "decision_curve", "discrimination",
-    "fedavg", "lasso", "levels", "logistic", "moments", "quantiles", "score_bins", "screening", "survival", "table_one",
+    "calibration", "class_histogram", "combat", "concordance", "correlation", "cox", "cutoff", "decision_curve",
+    "discrimination", "fedavg", "lasso", "levels", "logistic", "moments", "noisy_logistic", "quantiles", "score_bins",
+    "screening", "survival", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""
 

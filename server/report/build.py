@@ -85,6 +85,13 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
     )
     environment.filters["count"] = count
     models = results.get("models") or {}
+    pages = [_model(name, model, study) for name, model in models.items()]
+    headline = _headline(models)
+    patients = table_one(results.get("table_one") or [], "Table 1. Patients by outcome and cohort.")
+    note = _privacy_note(results)
+    for grid in (headline, patients, *(page[key] for page in pages for key in ("coefficients", "measures"))):
+        if note and grid:
+            grid.caption += f" Differential privacy: {note}."
     cohort_names = {name.partition("/")[0] for model in models.values() for name in model.get("cohorts") or {}}
     return environment.get_template("report.html").render(
         title=(study.get("study") or {}).get("title") or words(results["study"]["name"]),
@@ -92,11 +99,12 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         study=study,
         flow=flow(results),
         site_bars=site_bars(results),
-        table_one=table_one(results.get("table_one") or [], "Table 1. Patients by outcome and cohort."),
-        headline=_headline(models),
+        privacy_note=note,
+        table_one=patients,
+        headline=headline,
         side_by_side=_side_by_side(models),
         comparisons=_comparisons(results.get("comparisons") or []),
-        models=[_model(name, model, study) for name, model in models.items()],
+        models=pages,
         notes=study_notes(study, cohort_names),
         traffic=traffic_grid(results, sums),
         statistics=statistics_grid(sums),
@@ -108,6 +116,12 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         endpoints=study.get("endpoint") or {},
         words=words,
     )
+
+
+def _privacy_note(results: Record) -> str:
+    """Epsilon and delta of a study under differential privacy; empty for any other."""
+    privacy = results.get("privacy")
+    return f"epsilon = {privacy['epsilon']:g}, delta = {privacy['delta']:g}" if privacy else ""
 
 
 def _headline(models: Record) -> Grid | None:

@@ -1,0 +1,185 @@
+"""A study under differential privacy: noised, charged, labelled; what cannot be noised does not leave."""
+
+import json
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from cohortium.client import door
+from cohortium.client.noise import noised_share
+from cohortium.common import privacy_plan
+from cohortium.common.codec import pack, unpack
+from cohortium.common.errors import StudyError, SumRefused
+from cohortium.common.privacy_accountant import Accountant, epsilon
+from cohortium.common.study import load_study
+from cohortium.common.table import Table
+from cohortium.simulation.preview import preview
+from cohortium.simulation.simulate import simulate
+from cohortium.sites.prepared import TABLE, prepared_folder
+from cohortium.strategies import registry, views
+
+EPSILON, DELTA = 6.0, 1e-5
+MODEL = '[model.full]\nkind = "logistic"\npredictors = ["stage"]\n'
+NOISED = f"{MODEL}\n[privacy.dp]\nepsilon = {EPSILON}\ndelta = {DELTA}\n"
+SIZES = {"north": 700, "east": 600, "south": 600, "west": 300}
+COUNTS = {
+    "statistic": "levels.level_counts",
+    "view": {
+        "kind": "matrix", "rows": {"part": "train", "endpoint": "outcome"}, "group": "outcome",
+        "blocks": [{"terms": ["stage"]}],
+    },
+    "parameters": {"levels": 3, "groups": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(write_study, tmp_path_factory):
+    place = tmp_path_factory.mktemp("private")
+    folder = write_study(place / "study", NOISED, sizes=SIZES)
+    return folder, place / "out", simulate(folder, place / "out")
+
+
+@pytest.fixture
+def north(finished):
+    _, out, _ = finished
+    study = load_study(out)
+    table = Table.read(prepared_folder(out / "sites" / "north", study.hash) / TABLE)
+    return views.Context(table=table, study=study, site="north", objects={})
+
+
+def ask(context, folder, *, roster=("east", "north", "south", "west"), **changed):
+    item = COUNTS | changed
+    statistic = registry.find(item["statistic"])
+    return noised_share(statistic, item, context, accountant=Accountant(folder), roster=roster)
+
+
+def test_every_figure_says_so(finished):
+    _, out, results = finished
+    assert results["privacy"]["epsilon"] == EPSILON
+    assert results["privacy"]["delta"] == DELTA
+    label = {"epsilon": EPSILON, "delta": DELTA}
+    model = results["models"]["full"]
+    figures = [*results["table_one"], *model["coefficients"], *model["cohorts"].values()]
+    assert all(figure.get("privacy") == label or "withheld" in figure for figure in figures)
+    assert sum("privacy" in figure for figure in figures) == 1 + 3 + 1  # stage, its coefficients, the training cohort
+    assert model["cohorts"]["external"]["withheld"]  # one site alone: its figures cannot be noised
+    page = (out / "report.html").read_text()
+    assert page.count("Differential privacy: epsilon = 6, delta = 1e-05.") >= 4  # the head and the tables
+    json.dumps(results, allow_nan=False)
+
+
+def test_every_site_spent_what_was_approved_and_no_more(finished):
+    folder, out, _ = finished
+    study = load_study(folder)
+    for site in study.sites:
+        accountant = Accountant(out / "sites" / site)
+        assert len(accountant.charges()) == 1 + privacy_plan.ROUNDS + 1
+        # counts carry a site's least noise, 4 steps, which is more than this epsilon asks for
+        assert 0.7 * EPSILON < epsilon(accountant.spent(study.hash), DELTA) <= EPSILON
+
+
+def test_the_noise_is_that_of_the_plan_and_the_figures_are_near(finished, pooled):
+    folder, out, results = finished
+    rows = pooled(out, folder).query("part == 'train'")
+    (entry,) = [entry for entry in results["table_one"] if entry["variable"] == "stage"]
+    study = load_study(folder)
+    sigma = 2 * privacy_plan.noise_of_a_site(study, "levels.level_counts", 2.0)  # four sites
+    for group, outcome in zip(entry["groups"].values(), (0, 1), strict=True):
+        for level, count in group["levels"].items():
+            truth = ((rows.outcome == outcome) & (rows.stage == int(level))).sum()
+            assert abs(count - truth) < 6 * sigma
+    auc = results["models"]["full"]["cohorts"]["train"]["auc"]
+    assert auc["ci"][0] < auc["estimate"] < auc["ci"][1]
+
+
+def test_a_retry_gets_the_same_noise_and_other_patients_get_other(north, tmp_path):
+    first, again = ask(north, tmp_path), ask(north, tmp_path)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert len(Accountant(tmp_path).charges()) == 1
+    everyone = np.ones(len(north.table), bool)
+    everyone[0] = False
+    fewer = views.Context(north.table.take(everyone), north.study, "north", {})
+    ask(fewer, tmp_path)
+    assert len(Accountant(tmp_path).charges()) == 2
+    for levels in range(4, 100):  # ever another question about the same patients
+        with suppress(SumRefused):
+            ask(north, tmp_path, parameters={"levels": levels, "groups": 2})
+    assert len(Accountant(tmp_path).charges()) < 60
+    with pytest.raises(SumRefused, match="more than is left"):
+        ask(north, tmp_path, parameters={"levels": 100, "groups": 2})
+    assert epsilon(Accountant(tmp_path).spent(), DELTA) <= EPSILON
+
+
+def test_no_finished_figures_leave(finished):
+    folder, out, _ = finished
+    parameters = pack({"spec": {"cohorts": {}, "table_one": ["external"]}, "objects": []})
+    request = {"kind": "figures", "study": load_study(out).hash, "run": "a" * 32, "parameters": parameters}
+    site = {"site_file": folder / "sites" / "west" / "site.toml", "workspace": out / "sites" / "west"}
+    ((_, what, why),) = unpack(door.answer(pack(request), **site))["refused"]
+    assert what == "figures"
+    assert "cannot be noised" in why
+
+
+def test_the_noise_has_the_share_of_the_plan(north, tmp_path):
+    exact = registry.find("levels.level_counts").local(views.build(COUNTS["view"], north), **COUNTS["parameters"])
+    sigma = privacy_plan.noise_of_a_site(north.study, "levels.level_counts", 2.0)
+    noise = [
+        np.concatenate([(a - b).ravel() for a, b in zip(ask(north, tmp_path / str(i)), exact, strict=True)])
+        for i in range(100)
+    ]
+    assert np.std(noise) == pytest.approx(sigma, rel=0.1)  # 800 draws: 2.5 %
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"statistic": "moments.power_sums"}, "cannot leave under .* levels.level_counts, noisy_logistic.gradient"),
+        ({"roster": ("east", "north", "south")}, "every site of the study must add its noise"),
+        ({"view": COUNTS["view"] | {"rows": {"part": "train", "without": [1]}}}, "no folds"),
+        ({"view": COUNTS["view"] | {"rows": {"part": "train", "where": ["stage", 1.0]}}}, "no folds, subgroups"),
+        ({"view": COUNTS["view"] | {"inner_folds": 5}}, "no folds"),
+        ({"view": COUNTS["view"] | {"blocks": [{"features": "x", "harmonise": "y"}]}}, "harmonisation"),
+        ({"view": COUNTS["view"] | {"blocks": [{"terms": ["age"]}]}}, "a variable without levels"),
+        ({"parameters": {"levels": 1, "groups": 2}}, "fewer levels than it has"),
+    ],
+)
+def test_what_cannot_be_noised_is_refused_and_costs_nothing(north, tmp_path, changed, told):
+    with pytest.raises(SumRefused, match=told):
+        ask(north, tmp_path, **changed)
+    assert Accountant(tmp_path).spent() == 0
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        (NOISED.replace('"stage"', '"age"'), "give the variable a range"),
+        (NOISED.replace('"stage"', '"stage", "marker"'), "range"),
+        (NOISED.replace("logistic", "lasso"), "only logistic models without selection"),
+        (NOISED + 'statistics = ["levels.level_counts"]\n', "noisy_logistic.gradient fits it; add it"),
+        (NOISED + 'statistics = ["moments.power_sums"]\n', "statistics"),
+        (NOISED + "accomplices = 3\n", "must leave two of the 4 sites"),
+        ("folds = 5\n" + NOISED, "folds: cannot be noised"),
+        (NOISED + '[validation]\nsubgroups = ["stage"]\n', "subgroups: cannot be noised"),
+        (NOISED.replace("[privacy.dp]", "[privacy]\nsecure_aggregation = false\n[privacy.dp]"), "too little noise"),
+        (NOISED.replace("epsilon = 6.0", "epsilon = 0"), "epsilon"),
+    ],
+)
+def test_a_study_that_noise_cannot_serve(write_study, tmp_path, tables, told):
+    with pytest.raises(StudyError, match=told):
+        load_study(write_study(tmp_path, tables, sizes=dict.fromkeys(SIZES, 5)))
+
+
+def test_a_study_without_it_has_no_trace_of_it(write_study, tmp_path):
+    study = load_study(write_study(tmp_path, MODEL, sizes=dict.fromkeys(SIZES, 5)))
+    assert b'"dp"' not in study.canonical
+    assert "[privacy.dp]" not in study.to_toml()
+
+
+def test_the_preview_shows_what_would_leave(finished):
+    _, out, _ = finished
+    study = load_study(out)
+    table = Table.read(prepared_folder(out / "sites" / "north", study.hash) / TABLE)
+    found = preview(study, table, ("*",))
+    assert not found.stopped
+    assert {leaving.statistic for leaving in found.sums} == set(privacy_plan.SHARES)
