@@ -89,6 +89,8 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
     headline = _headline(models)
     patients = table_one(results.get("table_one") or [], "Table 1. Patients by outcome and cohort.")
     note = _privacy_note(results)
+    for page in pages if note else ():
+        page["forest"] = None  # without intervals it would be dots that look certain
     for grid in (headline, patients, *(page[key] for page in pages for key in ("coefficients", "measures"))):
         if note and grid:
             grid.caption += f" Differential privacy: {note}."

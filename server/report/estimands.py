@@ -21,7 +21,7 @@ def model_notes(kind: str, model: Record, study: Record) -> list[str]:
     study : mapping
         All of study.toml, as run.
     """
-    notes = [note for note in (_fit(kind, model), _inputs(model), _selection(model)) if note]
+    notes = [note for note in (_fit(kind, model, study), _inputs(model), _selection(model)) if note]
     harmonise = study.get("harmonise") or {}
     if sets := [name for name in harmonise.get("features", ()) if f"features.{name}" in model.get("predictors", ())]:
         method = {"combat": "ComBat"}.get(harmonise.get("method"), harmonise.get("method"))
@@ -42,7 +42,12 @@ def left_out_note(found: Record) -> list[str]:
     return [f"{len(names)} {one} left out as constant, or unknown for most training patients: {listed}."]
 
 
-def _fit(kind: str, model: Record) -> str:
+def _fit(kind: str, model: Record, study: Record) -> str:
+    if study.get("privacy", {}).get("dp"):
+        return (
+            "Fitted by sums of patients' clipped gradients under noise (differential privacy), with one intercept for "
+            "all sites: clipping and noise move it away from the pooled fit, and no standard errors are given."
+        )
     if model.get("aggregation") == "fedavg":
         return (
             "Coefficients are the mean of locally fitted ones, weighted by patients: a published baseline, "
@@ -104,7 +109,12 @@ def study_notes(study: Record, cohort_names: set[str]) -> list[str]:
         notes.append("Internal validation patients come from the training sites and took no part in fitting.")
     if "external" in cohort_names:
         notes.append("External validation patients come from sites that took no part in fitting.")
-    if privacy.get("score_resolution", "binned") == "binned":
+    if privacy.get("dp"):
+        notes.append(
+            "Counts carry noise (differential privacy), and ranks are taken over 20 even cells of the predicted risk; "
+            "the interval of an AUC allows for the noise, the largest error of the cells is printed below it."
+        )
+    elif privacy.get("score_resolution", "binned") == "binned":
         notes.append(
             "Ranks are taken over binned scores (about ten patients a bin); the largest error this can cause is "
             "printed below the AUC it belongs to."

@@ -81,7 +81,7 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.log_rank": ("Log-rank χ²", _log_rank),
 }
 AT_TIMES = {"survival.auc_at": "AUC at", "survival.brier_at": "Brier score at"}
-SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival"}
+SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
 COUNTS = ("tp", "fp", "tn", "fn")
 AT_CUTOFF = {
     "sensitivity": "Sensitivity",

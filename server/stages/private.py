@@ -106,7 +106,7 @@ def validate(federation: StudyFederation, fitted: dict[str, FittedModel]) -> Val
     for name in fitted:
         by_endpoint.setdefault(study.model[name].endpoint, []).append(name)
     parts = [part for part in PARTS if study.sites_of(part)]
-    result = Validated(held_by={part: study.sites_of(part) for part in parts})
+    result = Validated(held_by={part: study.sites_of(part) for part in parts if study.hides_its_sites(part)})
     asked = [(part, endpoint) for part in parts for endpoint in by_endpoint]
     with federation.progress.stage("validate under noise", total=len(parts)):
         found = federation.together(

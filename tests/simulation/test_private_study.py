@@ -66,6 +66,9 @@ def test_every_figure_says_so(finished):
     assert model["cohorts"]["external"]["withheld"]  # one site alone: its figures cannot be noised
     page = (out / "report.html").read_text()
     assert page.count("Differential privacy: epsilon = 6, delta = 1e-05.") >= 4  # the head and the tables
+    assert "equal to the pooled fit" not in page
+    assert "about ten patients a bin" not in page
+    assert results["held_by"] == {"train": ["east", "north", "south"]}
     json.dumps(results, allow_nan=False)
 
 
