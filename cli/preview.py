@@ -54,7 +54,7 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
 
 def _finished(study: "Study", names: Iterable[str]) -> Iterator[str]:
     """What each finished cohort tells, and Table 1 of its part."""
-    from cohortium.server.releases import figure_names, study_cohorts
+    from cohortium.server.release_figures import figure_names, study_cohorts
 
     specs = study_cohorts(study)
     for name in names:

@@ -50,6 +50,8 @@ def lines(study: "Study") -> Iterator[str]:
 def _rules(study: "Study") -> Iterator[str]:
     privacy, options = study.privacy, study.federation
     unset = "unset: not limited" if privacy.released_numbers is None else f"{privacy.released_numbers:,}"
+    dp = privacy.dp
+    noise = "none" if dp is None else f"epsilon {dp.epsilon:g}, delta {dp.delta:g} for one patient over all sums"
     exact = "exact, on a grid of 0.0001" if privacy.score_resolution == "exact" else "in bins of about 10 patients"
     yield "## The rules that the study sets"
     yield ""
@@ -62,6 +64,7 @@ def _rules(study: "Study") -> Iterator[str]:
             ("scores (score_resolution)", exact),
             ("event times of pooled survival figures (event_time_days)", f"cells of {privacy.event_time_days} days"),
             ("numbers that may be released (released_numbers)", unset),
+            ("noise in every sum (differential privacy)", noise),
             ("when a site leaves (on_departure)", options.on_departure),
             ("wider than the defaults: each site must opt in", ", ".join(study.opt_ins) or "nothing"),
         ],
@@ -102,16 +105,22 @@ def _sums(study: "Study") -> Iterator[str]:
         yield "What only the data decide:"
         yield from (f"- **{letter}**: {meaning}." for letter, meaning in LETTERS.items() if letter in used)
     yield ""
+    if study.privacy.dp is not None:
+        yield "Each site adds its noise before it masks; what a study otherwise reports is withheld. One fit a model."
+        return
     yield "How often each model is fitted, on all training patients and on those outside cross-validation folds:"
     yield ", ".join(f"{name} {len(fits)}" for name, fits in replicates(study).items()) + "."
 
 
 def _finished(study: "Study") -> Iterator[str]:
-    from cohortium.server.releases import figure_names, study_cohorts
+    from cohortium.server.release_figures import figure_names, study_cohorts
 
     alone = {name: spec for name, spec in study_cohorts(study).items() if not study.hides_its_sites(spec.part)}
     yield "## Finished figures of single sites"
     yield ""
+    if study.privacy.dp is not None:
+        yield "None: a part that few sites hold is not validated under differential privacy."
+        return
     if not alone:
         yield f"None: every part lies at {study.privacy.minimum_sites} sites or more."
         return

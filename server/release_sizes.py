@@ -22,6 +22,7 @@ LETTERS = {
     "t": "cells of the time grid in which somebody has the event, and one beside each horizon",
     "u": "cells of the time grid up to the end of follow-up, rounded up to a power of two",
 }
+NOBODY = np.empty(0)
 Mask = Literal["whole", "survivors", "none"]
 Share = tuple[Any, dict[str, Any]]
 """Rows without a patient, and the parameters of a statistic."""

@@ -5,6 +5,7 @@ missing here: tests/server/test_releases.py holds the ledgers of runs against it
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,65 +14,40 @@ import numpy as np
 
 from cohortium.common.federation import Statistic
 from cohortium.common.heads import Head
+from cohortium.common.privacy_plan import ROUNDS
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, CoxModel, LassoModel, LassoSelection, NetworkModel, Screen
-from cohortium.server.release_sizes import Release, Share, release
-from cohortium.server.stages.validate import cohorts
+from cohortium.server.release_figures import figures, timeline
+from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
-    calibration,
+    class_histogram,
     combat,
-    concordance,
     correlation,
-    cutoff,
-    discrimination,
     fedavg,
     lasso,
     levels,
     logistic,
     moments,
+    noisy_logistic,
     quantiles,
     risk_sets,
-    score_bins,
-    survival,
     table_one,
 )
-from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel
 from cohortium.strategies.describe import outcome_groups
-from cohortium.strategies.rows import Labelled, Matrix, Scored, ScoredSurvival, Survival
-from cohortium.strategies.validation import BINARY_FIGURES
-from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
+from cohortium.strategies.rows import Labelled, Matrix, Scored, Survival
 
 PARTS = ("train", "internal", "external")
-NOBODY = np.empty(0)
 
 
 def releases(study: Study) -> list[Release]:
     """Every sum of a study, part by part, in the order of the stages; equal ones once, with all their purposes."""
     found: dict[tuple[str, str, str], Release] = {}
-    for one in itertools.chain(_table_one(study), _preprocessing(study), _fits(study), _figures(study)):
+    stages = (_table_one, _preprocessing, _fits, figures) if study.privacy.dp is None else (_noised,)
+    for one in itertools.chain.from_iterable(stage(study) for stage in stages):
         key = (one.part, one.statistic, one.formula)
         earlier = found[key].purposes if key in found else ()
         found[key] = replace(one, purposes=tuple(dict.fromkeys((*earlier, *one.purposes))))
     return sorted(found.values(), key=lambda one: PARTS.index(one.part))
-
-
-def study_cohorts(study: Study) -> dict[str, CohortSpec]:
-    """Cohorts of the study's figures, by name, before any model is fitted."""
-    models = tuple(
-        ScoredModel(
-            name=name, digest="", endpoint=model.endpoint, outcome=study.endpoint[model.endpoint].kind, cutoff=None
-        )
-        for name, model in study.model.items()
-    )
-    return cohorts(study, models)
-
-
-def figure_names(study: Study, spec: CohortSpec) -> list[str]:
-    """What a site that computes a cohort's figures to the end sends of each model, as named in results.json."""
-    names = {"binary": BINARY_FIGURES, "survival": tuple(f"survival.{name}" for name in SURVIVAL_FIGURES)}
-    kinds = dict.fromkeys(study.endpoint[endpoint].kind for endpoint in by_endpoint(spec))
-    compared = ["comparisons"] if spec.compare else []
-    return [name for kind in kinds for name in names[kind]] + compared
 
 
 # --- Table 1 and preprocessing ------------------------------------------------------------------------------------
@@ -88,8 +64,12 @@ def _table_one(study: Study) -> Iterator[Release]:
             yield from _quantiles(study, part, "Table 1", len(measured), groups, len(table_one.QUARTILES))
         for variable in study.variable:
             if variable.kind != "continuous":
-                sizes = {"levels": len(variable.levels), "groups": groups}
-                yield release(study, part, "Table 1", levels.level_counts, lambda sizes=sizes: (_matrix(1), sizes))
+                yield _level_counts(study, part, len(variable.levels))
+
+
+def _level_counts(study: Study, part: str, of: int) -> Release:
+    sizes = {"levels": of, "groups": len(outcome_groups(study))}
+    return release(study, part, "Table 1", levels.level_counts, lambda: (_matrix(1), sizes))
 
 
 def _moments(study: Study, part: str, purpose: str, columns: int, groups: int = 1, letters: str = "") -> Release:
@@ -196,7 +176,7 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
             times = {"points": np.arange(t), "tied": np.arange(t), "time_step": 1.0}
             return _survival(p), {"coefficients": np.zeros(p), "hazard": np.zeros(t), "relief": np.zeros(t), **times}
 
-        yield from _timeline(design.study, "train", purpose, _survival(0))
+        yield from timeline(design.study, "train", purpose, _survival(0))
         yield design.asks(purpose, risk_sets.risk_sets, at_risk, "t")
     else:
         yield design.asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
@@ -215,96 +195,29 @@ def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel) -> 
     yield replace(one, size=lambda **values: models * one.size(**values))
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
+# --- under differential privacy -----------------------------------------------------------------------------------
 
 
-def _figures(study: Study) -> Iterator[Release]:
-    """Cut-offs on the training part, then every cohort that enough sites hold."""
-    for name, spec in study_cohorts(study).items():
-        if not study.hides_its_sites(spec.part):
-            continue
-        for endpoint, models in by_endpoint(spec).items():
-            if study.endpoint[endpoint].kind == "binary":
-                if name == "train":
-                    yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
-                pairs = any({*pair} <= {model.name for model in models} for pair in spec.compare)
-                yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), compare=pairs)
-            else:
-                if name == "train":
-                    yield _cells(study, spec.part, "cut-offs", score_bins.occupancy, _scored_survival(len(models)))
-                yield from _over_time(study, spec.part, name, models, endpoint)
+def _noised(study: Study) -> Iterator[Release]:
+    """The sums of a study under [privacy.dp], each noised at the sites (stages/private.py)."""
+    shared = [part for part in PARTS if study.hides_its_sites(part)]
+    for part in shared:
+        for variable in study.variable:
+            if variable.kind != "continuous":
+                yield _level_counts(study, part, len(variable.levels))
+    for name, model in study.model.items():
+        design = _Design(study, sum(len(study.terms(variable)) for variable in model.variables), "")
+        clip = study.privacy.dp.clip if study.privacy.dp else 1.0
 
+        def step(p: int, clip: float = clip) -> Share:
+            return _labelled(p), {"coefficients": np.zeros(p + 1), "clip": clip}
 
-def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
-    """Models that are held against each endpoint, as `cohort_figures` groups them."""
-    found: dict[str, list[ScoredModel]] = {}
-    for model in spec.models:
-        found.setdefault(model.endpoint, []).append(model)
-    if spec.survival:
-        found[spec.survival] = list(spec.models)
-    return found
-
-
-def _binary(
-    study: Study, part: str, purpose: str, models: int, folds: int, *, compare: bool = False
-) -> Iterator[Release]:
-    rows = Scored(np.empty((0, models)), NOBODY, NOBODY.astype(np.int64))
-    thresholds = np.zeros((models, 1 + len(study.validation.decision_thresholds)), np.int64)
-    spline = {"knots": np.zeros((models, 4)), "basis": np.tile(np.eye(4), (models, 1, 1))}
-    step = {"coefficients": np.zeros((3, models, 4)), **spline}
-    yield _cells(study, part, purpose, score_bins.occupancy, rows)
-    yield _cells(study, part, purpose, discrimination.histogram, rows, folds=folds)
-    yield release(study, part, purpose, cutoff.above, lambda: (rows, {"thresholds": thresholds}))
-    yield release(study, part, purpose, calibration.terms, lambda: (rows, step))
-    if compare:
-        yield _cells(study, part, purpose, discrimination.placements, rows, tables=np.zeros((models, 2, 1)))
-
-
-def _over_time(
-    study: Study, part: str, purpose: str, models: Sequence[ScoredModel], endpoint: str
-) -> Iterator[Release]:
-    rows, scored = _scored_survival(len(models)), len(models)
-    horizons = len(getattr(study.endpoint[endpoint], "horizon", ()))
-    predicting = [name for name in (model.name for model in models) if _predicts(study, name, endpoint)]
-
-    def joint(c: int, t: int) -> Share:
-        return rows, {"edges": [np.arange(c)] * scored, "points": np.arange(t), "time_step": 1.0}
-
-    def by_group(t: int) -> Share:
-        return rows, {"points": np.arange(t), "cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
-
-    def squared_errors() -> Share:
-        at_horizons = {"horizons": np.zeros(horizons, np.int64), "observed_at_horizon": np.zeros(horizons)}
-        at_events = {"points": np.arange(0), "observed": np.zeros(0), "time_step": 1.0}
-        return rows, {"baseline_survival": np.zeros((scored, horizons)), **at_horizons, **at_events}
-
-    yield _cells(study, part, purpose, score_bins.occupancy, rows)
-    yield from _timeline(study, part, purpose, rows)
-    yield release(study, part, purpose, concordance.joint, joint, "ct")
-    yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
-    if predicting and horizons:
-        yield release(study, part, purpose, concordance.squared_errors, squared_errors)
-
-
-def _predicts(study: Study, name: str, endpoint: str) -> bool:
-    """Whether a model has a baseline hazard over all sites for this endpoint."""
-    model = study.model[name]
-    return isinstance(model, CoxModel) and model.strata == "none" and model.endpoint == endpoint
-
-
-def _timeline(study: Study, part: str, purpose: str, rows: Survival | ScoredSurvival) -> Iterator[Release]:
-    def exits(u: int) -> Share:
-        return rows, {"cells": u, "time_step": 1.0}
-
-    yield release(study, part, purpose, survival.extent, lambda: (rows, {"time_step": 1.0}))
-    yield release(study, part, purpose, survival.exits, exits, "u")
-
-
-def _cells(study: Study, part: str, purpose: str, what: Statistic, rows: Any, **more: Any) -> Release:
-    def share(c: int) -> Share:
-        return rows, {"edges": [np.arange(c)] * rows.score.shape[1], **more}
-
-    return release(study, part, purpose, what, share, "c")
+        yield design.asks(f"fit {name} in {ROUNDS} rounds", noisy_logistic.gradient, step)
+    endpoints = Counter(model.endpoint for model in study.model.values())
+    for part, models in itertools.product(shared, endpoints.values()):
+        rows = Scored(np.empty((0, models)), NOBODY, NOBODY.astype(np.int64))
+        cells = {"cells": class_histogram.CELLS}
+        yield release(study, part, part, class_histogram.patients, lambda rows=rows, cells=cells: (rows, cells))
 
 
 # --- rows without a patient -----------------------------------------------------------------------------------------
@@ -320,7 +233,3 @@ def _labelled(columns: int) -> Labelled:
 
 def _survival(columns: int) -> Survival:
     return Survival(np.empty((0, columns)), NOBODY, NOBODY)
-
-
-def _scored_survival(models: int) -> ScoredSurvival:
-    return ScoredSurvival(np.empty((0, models)), NOBODY, NOBODY)

@@ -1,0 +1,132 @@
+"""Release figures: what a study asks of its sites for its figures, by cohort: sums, or the finished figures of a site."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from cohortium.common.federation import Statistic
+from cohortium.common.study import Study
+from cohortium.common.study_analysis import CoxModel
+from cohortium.server.release_sizes import NOBODY, Release, Share, release
+from cohortium.server.stages.validate import cohorts
+from cohortium.strategies import calibration, concordance, cutoff, discrimination, score_bins, survival
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel
+from cohortium.strategies.rows import Scored, ScoredSurvival, Survival
+from cohortium.strategies.validation import BINARY_FIGURES
+from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
+
+
+def study_cohorts(study: Study) -> dict[str, CohortSpec]:
+    """Cohorts of the study's figures, by name, before any model is fitted."""
+    models = tuple(
+        ScoredModel(
+            name=name, digest="", endpoint=model.endpoint, outcome=study.endpoint[model.endpoint].kind, cutoff=None
+        )
+        for name, model in study.model.items()
+    )
+    return cohorts(study, models)
+
+
+def figure_names(study: Study, spec: CohortSpec) -> list[str]:
+    """What a site that computes a cohort's figures to the end sends of each model, as named in results.json."""
+    names = {"binary": BINARY_FIGURES, "survival": tuple(f"survival.{name}" for name in SURVIVAL_FIGURES)}
+    kinds = dict.fromkeys(study.endpoint[endpoint].kind for endpoint in by_endpoint(spec))
+    compared = ["comparisons"] if spec.compare else []
+    return [name for kind in kinds for name in names[kind]] + compared
+
+
+def figures(study: Study) -> Iterator[Release]:
+    """Cut-offs on the training part, then every cohort that enough sites hold."""
+    for name, spec in study_cohorts(study).items():
+        if not study.hides_its_sites(spec.part):
+            continue
+        for endpoint, models in by_endpoint(spec).items():
+            if study.endpoint[endpoint].kind == "binary":
+                if name == "train":
+                    yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
+                pairs = any({*pair} <= {model.name for model in models} for pair in spec.compare)
+                yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), compare=pairs)
+            else:
+                if name == "train":
+                    yield _cells(study, spec.part, "cut-offs", score_bins.occupancy, _scored_survival(len(models)))
+                yield from _over_time(study, spec.part, name, models, endpoint)
+
+
+def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
+    """Models that are held against each endpoint, as `cohort_figures` groups them."""
+    found: dict[str, list[ScoredModel]] = {}
+    for model in spec.models:
+        found.setdefault(model.endpoint, []).append(model)
+    if spec.survival:
+        found[spec.survival] = list(spec.models)
+    return found
+
+
+def _binary(
+    study: Study, part: str, purpose: str, models: int, folds: int, *, compare: bool = False
+) -> Iterator[Release]:
+    rows = Scored(np.empty((0, models)), NOBODY, NOBODY.astype(np.int64))
+    thresholds = np.zeros((models, 1 + len(study.validation.decision_thresholds)), np.int64)
+    spline = {"knots": np.zeros((models, 4)), "basis": np.tile(np.eye(4), (models, 1, 1))}
+    step = {"coefficients": np.zeros((3, models, 4)), **spline}
+    yield _cells(study, part, purpose, score_bins.occupancy, rows)
+    yield _cells(study, part, purpose, discrimination.histogram, rows, folds=folds)
+    yield release(study, part, purpose, cutoff.above, lambda: (rows, {"thresholds": thresholds}))
+    yield release(study, part, purpose, calibration.terms, lambda: (rows, step))
+    if compare:
+        yield _cells(study, part, purpose, discrimination.placements, rows, tables=np.zeros((models, 2, 1)))
+
+
+def _over_time(
+    study: Study, part: str, purpose: str, models: Sequence[ScoredModel], endpoint: str
+) -> Iterator[Release]:
+    rows, scored = _scored_survival(len(models)), len(models)
+    horizons = len(getattr(study.endpoint[endpoint], "horizon", ()))
+    predicting = [name for name in (model.name for model in models) if _predicts(study, name, endpoint)]
+
+    def joint(c: int, t: int) -> Share:
+        return rows, {"edges": [np.arange(c)] * scored, "points": np.arange(t), "time_step": 1.0}
+
+    def by_group(t: int) -> Share:
+        return rows, {"points": np.arange(t), "cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
+
+    def squared_errors() -> Share:
+        at_horizons = {"horizons": np.zeros(horizons, np.int64), "observed_at_horizon": np.zeros(horizons)}
+        at_events = {"points": np.arange(0), "observed": np.zeros(0), "time_step": 1.0}
+        return rows, {"baseline_survival": np.zeros((scored, horizons)), **at_horizons, **at_events}
+
+    yield _cells(study, part, purpose, score_bins.occupancy, rows)
+    yield from timeline(study, part, purpose, rows)
+    yield release(study, part, purpose, concordance.joint, joint, "ct")
+    yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
+    if predicting and horizons:
+        yield release(study, part, purpose, concordance.squared_errors, squared_errors)
+
+
+def _predicts(study: Study, name: str, endpoint: str) -> bool:
+    """Whether a model has a baseline hazard over all sites for this endpoint."""
+    model = study.model[name]
+    return isinstance(model, CoxModel) and model.strata == "none" and model.endpoint == endpoint
+
+
+def timeline(study: Study, part: str, purpose: str, rows: Survival | ScoredSurvival) -> Iterator[Release]:
+    """What finds the time cells in which somebody leaves."""
+
+    def exits(u: int) -> Share:
+        return rows, {"cells": u, "time_step": 1.0}
+
+    yield release(study, part, purpose, survival.extent, lambda: (rows, {"time_step": 1.0}))
+    yield release(study, part, purpose, survival.exits, exits, "u")
+
+
+def _cells(study: Study, part: str, purpose: str, what: Statistic, rows: Any, **more: Any) -> Release:
+    def share(c: int) -> Share:
+        return rows, {"edges": [np.arange(c)] * rows.score.shape[1], **more}
+
+    return release(study, part, purpose, what, share, "c")
+
+
+def _scored_survival(models: int) -> ScoredSurvival:
+    return ScoredSurvival(np.empty((0, models)), NOBODY, NOBODY)
