@@ -1,4 +1,4 @@
-"""Release figures: what a study asks of its sites for its figures, by cohort: sums, or the finished figures of a site."""
+"""Release figures: what a study asks of its sites for its figures, by cohort: sums, or finished figures of a site."""
 
 import itertools
 from collections.abc import Iterator, Sequence
