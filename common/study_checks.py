@@ -111,6 +111,8 @@ def _stack(study: "Study") -> Iterator[Mistake]:
         return
     left_out = dict.fromkeys(study.model, 1)
     for name in reversed(study.model_order):
+        if name not in study.model:  # a predictor that is no model is told as such
+            continue
         model = study.model[name]
         for below in set(model.models_below) & set(left_out):
             left_out[below] = max(left_out[below], left_out[name] + (model.stack == "out_of_fold"))

@@ -69,8 +69,8 @@ class Layout:
         except TypeError as broken:
             raise WireError("the layout of a sum is a list of [kind, length, fraction bits]") from broken
         for kind, length, bits in entries:
-            whole = type(length) is int and type(bits) is int
-            if kind not in ("i8", "f8", "w4") or not whole or length < 0 or bits not in _BITS[kind]:
+            shaped = isinstance(kind, str) and type(length) is int and type(bits) is int
+            if not shaped or kind not in _BITS or length < 0 or bits not in _BITS[kind]:
                 raise WireError("the layout of a sum has an array of unknown kind, negative length or too few bits")
         if not entries or sum(entry.length for entry in entries) > _MOST_WORDS:
             raise WireError("the layout of a sum is empty or too large")

@@ -68,7 +68,7 @@ class SumQuery:
         well_formed = {
             "study": is_name(self.study),
             "run": is_name(self.run),
-            "mode": self.mode in ("whole", "survivors"),
+            "mode": isinstance(self.mode, str) and self.mode in ("whole", "survivors"),
             "t": type(self.t) is int and 0 < self.t < 1 << 62,
             "slot": all(is_name(part) or (type(part) is int and abs(part) < 1 << 62) for part in self.slot),
             "statistic": isinstance(self.statistic, str) and self.statistic.isprintable(),

@@ -50,7 +50,7 @@ def read_roster(plain: Any) -> tuple[Hello, ...]:
     """Roster out of a request: at most 4,096 well-formed hellos, each site once, in the order of their names."""
     try:
         roster = tuple(Hello(entry["site"], entry["key"], entry["sig"]) for entry in plain)
-    except (TypeError, KeyError) as broken:
+    except (TypeError, KeyError, IndexError) as broken:
         raise WireError("the roster of a sum is a list of site, key and signature") from broken
     for site, key, sig in roster:
         shaped = is_name(site) and isinstance(key, bytes) and isinstance(sig, bytes)
