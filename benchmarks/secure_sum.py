@@ -11,7 +11,9 @@ Memory is what a sum takes beyond its inputs, at the most.
 
 import argparse
 import json
+import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ from cohortium.common.sum_store import MemoryStore
 # a function of the same name hides the module
 flower = import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
 
+STATM = Path("/proc/self/statm")
 SIZES, SITES = (1e5, 1e6, 1e7, 2.5e7), (4, 10, 50)
 MOST_MASKED = 6e9  # numbers x sites^2 up to which SecAgg+ is run: minutes, and a quarter of an hour beyond
 BOUND_BITS = 28  # fraction bits of weights within +-2
@@ -164,19 +167,30 @@ def measure(numbers: int, sites: int) -> dict[str, Any]:
 
 @contextmanager
 def peak(found: dict[str, Any], key: str) -> Iterator[None]:
-    """Keep how far the resident memory rises meanwhile; Linux only, None elsewhere."""
+    """Keep how far the resident memory rises meanwhile, looked at every 10 ms; Linux only, None elsewhere."""
+    if not STATM.exists():
+        found[key] = None
+        yield
+        return
+    before, seen, done = resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            seen.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts its high-water mark anew
-        before = _status("VmRSS")
-    except OSError:
-        before = None
-    yield
-    found[key] = None if before is None else _status("VmHWM") - before
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        found[key] = max(0, max(seen) - before)
 
 
-def _status(name: str) -> int:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
-    return 1024 * int(line.split()[1])
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
 def many(sites: int = 1000, numbers: int = 10_000) -> dict[str, Any]:
