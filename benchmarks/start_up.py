@@ -22,6 +22,7 @@ from cohortium.common.progress import NullProgress
 from cohortium.common.study import load_study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.journal import Journal
+from cohortium.server.run import at_most
 from cohortium.server.site_calls import SiteCalls
 from cohortium.strategies import moments, views
 
@@ -84,7 +85,8 @@ def ask_for_means(study_dir, out, scratch):
     calls = SiteCalls(study, transport, Journal(scratch / "run", resume=False))
     declared = calls.declared()
     names = tuple(declared[study.sites[0]]["features"])
-    federation = StudyFederation(study, calls, feature_names=names, progress=NullProgress())
+    patients = at_most(study, declared)
+    federation = StudyFederation(study, calls, feature_names=names, patients=patients, progress=NullProgress())
     terms = [term for variable in study.variable for term in study.terms(variable.name)] or [views.CONSTANT]
     view = {"kind": "matrix", "rows": {"part": "train"}, "blocks": [{"terms": terms}]}
     federation.rows(view).sum(moments.power_sums, centre=np.zeros(len(terms)), power=1)

@@ -66,7 +66,11 @@ def summary(study: "Study") -> list[str]:
     ]
     lines += [f"opt-in     each site must agree to {key}" for key in study.opt_ins]
     if privacy.released_numbers is None:
-        lines.append("note       privacy.released_numbers is unset: how many numbers leave a site is not limited")
+        lines.append("warning    privacy.released_numbers is unset: how many numbers leave a site is not limited")
+    else:
+        lines.append(f"budget     at most {privacy.released_numbers} numbers leave a site, over all runs of this study")
+    if study.federation.quorum:
+        lines.append(f"quorum     {', '.join(study.federation.quorum)} in every round of a network")
     return lines
 
 

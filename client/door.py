@@ -44,6 +44,8 @@ class About:
     approved_by: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()  # of the sum that this message goes into
+    numbers: int = 0
 
     def line(self, reply: Reply, sent: bytes) -> dict[str, Any]:
         """The ledger's line of a message that is about to leave: no number of it, but its size and digest."""
@@ -137,26 +139,36 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
             raise SumRefused("slot", "the request names other parts than it asks about, or other rounds")
         if message["statistic"] != " ".join(about.statistics):
             raise SumRefused("statistic", "the request names other statistics than it asks for")
-    shares, refused = [], []
+    shares, charges, refused = [], [], []
     for index, item in enumerate(items):
         try:
             shares.append(_share(standing, item, message))
+            question = hashlib.sha256(parameters["items"][index]).digest()
+            charges.append((question, sum(np.asarray(field).size for field in shares[-1])))
         except SumRefused as refusal:
             refused.append([index, refusal.what, refusal.why])
+    if not refused:
+        full = standing.meter.beyond(dict(charges))
+        refused = [[i, full[q].what, full[q].why] for i, (q, _) in enumerate(charges) if q in full]
     if refused:
         return {"refused": refused}
     arrays = [np.asarray(field) for share in shares for field in share]
+    about.numbers = sum(array.size for array in arrays)
     if not standing.study.privacy.secure_aggregation:
         if not all(np.isfinite(array).all() for array in arrays):  # as the encoding of a masked sum asks
             raise SumRefused(" ".join(about.statistics), "a number is not finite; nothing was sent")
+        standing.meter.charge(dict(charges))
         return {"arrays": arrays}
     try:
         cohorts = [cohort_of(standing, part) for part in about.parts]
-        return standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays], cohorts)
+        reply = standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays], cohorts)
     except Overflow as overflow:
         # which array did not fit, so that only its bound is widened
         owners = [index for index, share in enumerate(shares) for _ in share]
         return {"overflow": [owners[overflow.array]]}
+    standing.meter.charge(dict(charges))  # nothing was refused, and nothing has left yet
+    about.sites = tuple(entry["site"] for entry in message["roster"])
+    return reply
 
 
 def _check_mode(standing: Standing, mode: str, statistics: tuple[str, ...]) -> None:
@@ -178,16 +190,19 @@ def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, An
             roster=[hello["site"] for hello in message["roster"]],
         )
     rows = views.build(item["view"], standing.context)
+    standing.guard.question(statistic.name, item["view"], item["parameters"], rows)
     share = statistic.local(rows, **item["parameters"])
     standing.guard.cells(statistic.name, share)
     return share
 
 
 def _sign(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    standing.guard.survivors(message.get("survivors"))
     return _opened(message, about, standing.sums.sign(message))
 
 
 def _unmask(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
+    standing.guard.survivors(message.get("survivors"))
     return _opened(message, about, standing.sums.unmask(message))
 
 
@@ -195,6 +210,7 @@ def _opened(message: Mapping[str, Any], about: About, reply: Reply) -> Reply:
     # a sum is opened only under the terms that its masked answer was made for, which the door checked then
     about.statistics = tuple(message["statistic"].split())
     about.parts = tuple(sorted({slot.split()[0] for slot in message["slot"]}))
+    about.sites = tuple(message["survivors"])
     return reply
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cohortium.client import disclosure
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.strategies import views
@@ -71,12 +72,50 @@ class Guard:
             raise SumRefused("subgroup", "the study names no such subgroup; ask for those that the sites approved")
 
     def _subgroup(self, rows: Mapping[str, Any], context: views.Context) -> None:
-        patients = int(views.selected(context, rows).sum())
+        """No subgroup of a variable where one of them is small here: the whole cohort less the others would be it."""
+        variable, _ = rows["where"]
         least = self.study.privacy.minimum_count
-        if 0 < patients < least:
+        for level in range(len(self.study.variables[variable].levels)):
+            patients = int(views.selected(context, {**rows, "where": [variable, float(level)]}).sum())
+            if 0 < patients < least:
+                raise SumRefused(
+                    f"subgroups of {variable}",
+                    f"a site holds fewer than minimum_count = {least} patients of one of them",
+                )
+
+    def question(
+        self, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: NamedTuple
+    ) -> None:
+        """Check what is asked against the patients it is asked of, before it is computed.
+
+        Parameters
+        ----------
+        rows : NamedTuple
+            What the view makes of this site's table.
+
+        Raises
+        ------
+        SumRefused
+            The question is finer than the study allows; a sum that goes in the clear is about too few patients.
+        """
+        disclosure.check(self.study, statistic, view, parameters, rows)
+        least = self.study.privacy.minimum_count
+        if not self.study.privacy.secure_aggregation and 0 < len(rows[0]) < least:
             raise SumRefused(
-                f"subgroup {rows['where'][0]}", f"a site holds fewer than minimum_count = {least} patients of it"
+                statistic, f"its numbers go in the clear, and a site has fewer than minimum_count = {least} patients"
             )
+
+    def survivors(self, sites: Any) -> None:
+        """Check for which sites a sum of network training is opened.
+
+        Raises
+        ------
+        SumRefused
+            One that the study's quorum names is not among them.
+        """
+        absent = [site for site in self.study.federation.quorum if not isinstance(sites, list) or site not in sites]
+        if absent:
+            raise SumRefused("quorum", f"the study demands {', '.join(absent)} in every round of a network; ask again")
 
     def cells(self, statistic: str, share: NamedTuple) -> None:
         """Check the computed cells of a Table 1 statistic.
@@ -117,6 +156,8 @@ class Guard:
         least = self.study.privacy.minimum_count
         if patients < least:
             raise SumRefused(what, f"the cohort has fewer than minimum_count = {least} patients at its site")
+        if rows.get("where"):
+            self._subgroup(rows, context)
 
     def table_entry(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """A finished entry of Table 1, or the same entry withheld because a cell of it is too small."""

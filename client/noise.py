@@ -20,7 +20,7 @@ from cohortium.common.privacy_accountant import Accountant
 from cohortium.common.table import Table
 from cohortium.strategies import views
 
-ROW_KEYS = {"part", "endpoint", "without"}
+ROW_KEYS = {"part", "endpoint", "without", "patients"}
 VIEW_KEYS = {"kind", "rows", "endpoint", "group", "blocks", "centre", "scale", "fill", "of", "models"}
 
 

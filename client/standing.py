@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cohortium.client.guard import Guard
+from cohortium.client.meter import Meter
 from cohortium.common.codec import unpack
 from cohortium.common.errors import SiteError, SumRefused
 from cohortium.common.roster import Roster
@@ -76,6 +77,7 @@ class Standing:
     run: str
     context: views.Context
     guard: Guard
+    meter: Meter
     flow: Flow
     made_by: dict[str, Any]
     sums: SiteSums
@@ -143,6 +145,7 @@ def _open(site_file: Path, workspace: Path, study_hash: str, run: str) -> Standi
         run=run,
         context=views.Context(table=table, study=study, site=site.name, objects=objects),
         guard=Guard(study, site.name, site.site.allow),
+        meter=Meter(workspace, study.hash, study.privacy.released_numbers),
         flow=Flow(given=declared["given"], excluded=declared["excluded"], used=declared["used"]),
         made_by=json.loads((folder / FEATURES).read_text()) if (folder / FEATURES).exists() else {},
         sums=SiteSums(

@@ -192,7 +192,7 @@ class DifferentialPrivacy(Keys):
 
 
 class Privacy(Keys):
-    """[privacy]: what a site lets out; see docs/study-file.md for what minimum_count covers."""
+    """[privacy]: what a site lets out; see docs/study-file.md for what minimum_count and released_numbers cover."""
 
     secure_aggregation: bool = True
     minimum_sites: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -213,7 +213,10 @@ class Privacy(Keys):
 
 
 class FederationOptions(Keys):
-    """[federation]: patience with sites. `quorum` names the sites that must be in every network round (unset: all)."""
+    """[federation]: patience with sites. `quorum` names the sites that must be in every round of a network's training.
+
+    It matters where `on_departure` is ``"continue"``: all other sums, and all rounds otherwise, need every site.
+    """
 
     round_timeout_s: Positive = 600.0
     retries: Annotated[int, Field(ge=0, le=100)] = 3

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cohortium.common.study import Study
 
 ENDPOINT_KIND = {"logistic": "binary", "lasso": "binary", "network": "binary", "cox": "survival"}
-UNKEPT_PROMISES = (("validation", "bootstrap"), ("privacy", "released_numbers"), ("federation", "quorum"))
+UNKEPT_PROMISES = (("validation", "bootstrap"),)
 """Keys that nothing acts on: a value is refused, since a limit that is silently not applied is worse than none."""
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
@@ -22,8 +22,8 @@ RESERVED_NAMES = ("patient_id", "part", "fold")
 def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
     checks = (
-        *(_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _unkept),
-        noised_mistakes,
+        *(_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _quorum),
+        *(_unkept, noised_mistakes),
     )
     return [mistake for check in checks for mistake in check(study)]
 
@@ -167,6 +167,10 @@ def _privacy(study: "Study") -> Iterator[Mistake]:
             f"({least} at least)"
         )
         yield Mistake("[split]", f"train = {shown(train)}", problem)
+
+
+def _quorum(study: "Study") -> Iterator[Mistake]:
+    yield from _unknown("[federation]", "quorum", study.federation.quorum, study.sites, "site of the study")
 
 
 def _unkept(study: "Study") -> Iterator[Mistake]:

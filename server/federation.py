@@ -41,14 +41,23 @@ class StudyFederation:
         Asks the sites, keeps the journal and the cost.
     feature_names : tuple of str
         Feature columns, the same at every site.
+    patients : mapping of part to int
+        As many as can be in it at most, by the sites' declared figures; what is asked names it, unless more is known.
     progress : Progress
     """
 
     def __init__(
-        self, study: Study, calls: SiteCalls, *, feature_names: tuple[str, ...], progress: NullProgress
+        self,
+        study: Study,
+        calls: SiteCalls,
+        *,
+        feature_names: tuple[str, ...],
+        patients: Mapping[str, int],
+        progress: NullProgress,
     ) -> None:
         self.study = study
         self.feature_names = feature_names
+        self.patients = patients
         self.progress = progress
         self.published: dict[str, bytes] = {}
         self._objects: dict[str, Mapping[str, Any]] = {}
@@ -56,12 +65,13 @@ class StudyFederation:
         self._rounds = Rounds[Question, Total](self._send)
         self._known: dict[bytes, Total] = {}
         self._nobody = views.Context(
-            table=Table.empty(_table_columns(study, feature_names)), study=study, site="", objects=self._objects
+            table=Table.empty(table_columns(study, feature_names)), study=study, site="", objects=self._objects
         )
 
     def rows(self, view: views.View) -> Federation:
         """The federation as one algorithm sees it: through one view."""
-        return _Rows(self, view)
+        rows = view["rows"]
+        return _Rows(self, {**view, "rows": {"patients": self.patients[rows["part"]], **rows}})
 
     def together(self, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         """As `Federation.together`."""
@@ -167,7 +177,7 @@ def _shaped(shape: Total, arrays: Any) -> Total:
     return type(shape)(*fields)
 
 
-def _table_columns(study: Study, feature_names: tuple[str, ...]) -> list[str]:
+def table_columns(study: Study, feature_names: tuple[str, ...]) -> list[str]:
     """Columns of a prepared table of this study, as the sites have them."""
     columns = [variable.name for variable in study.variable]
     for name, endpoint in study.endpoint.items():

@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from cohortium.common.study import Study
+from cohortium.server.contributions import contributors, released
 from cohortium.server.privacy_labels import labelled
 from cohortium.server.stages.fit import Fit, FittedModel
 from cohortium.server.stages.validate import Validated
@@ -32,9 +33,19 @@ def results(
     table_one: list[dict[str, Any]],
     fitted: Mapping[str, FittedModel],
     validated: Validated,
+    log: Sequence[Mapping[str, Any]],
+    columns: int,
     cost: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything a run has found, as results.json holds it."""
+    """Everything a run has found, as results.json holds it.
+
+    Parameters
+    ----------
+    log : sequence of mapping
+        Lines of the journal.
+    columns : int
+        Of a prepared table.
+    """
     models = {
         name: {
             "kind": study.model[name].kind,
@@ -68,6 +79,8 @@ def results(
         ],
         "features": {site: declared[site]["made_by"] for site in study.sites if declared[site]["made_by"]},
         "held_by": {cohort: list(sites) for cohort, sites in validated.held_by.items()},
+        "contributors": contributors(study, log),
+        "released_numbers": released(study, log, sum(declared[site]["flow"]["used"] for site in study.sites), columns),
         "cost": dict(cost),
         "table_one": table_one,
         "models": models,

@@ -5,7 +5,7 @@ federation; a killed run is called again with ``resume`` and ends with the same 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cohortium.common.progress import NullProgress
 from cohortium.common.roster import load_roster
 from cohortium.common.study import Study, load_study
 from cohortium.common.transport import Transport
-from cohortium.server.federation import StudyFederation
+from cohortium.server.federation import StudyFederation, table_columns
 from cohortium.server.journal import Journal
 from cohortium.server.model_bundle import write_bundles
 from cohortium.server.results import results, write_results
@@ -69,7 +69,13 @@ def run_study(
     calls = SiteCalls(study, transport, journal)
     with progress.stage("declared figures"):
         declared = calls.declared()
-    federation = StudyFederation(study, calls, feature_names=_same_features(study, declared), progress=progress)
+    federation = StudyFederation(
+        study,
+        calls,
+        feature_names=_same_features(study, declared),
+        patients=at_most(study, declared),
+        progress=progress,
+    )
     # Table 1 waits for no model: its sums travel with those of the fits
     noised = study.privacy.dp is not None
     stages = (private.describe, private.fit_models) if noised else (describe, fit_models)
@@ -86,6 +92,8 @@ def run_study(
         table_one=table_one + validated.table_one,
         fitted=fitted,
         validated=validated,
+        log=journal.lines(),
+        columns=len(table_columns(study, federation.feature_names)),
         cost=calls.cost | {"seconds": round(time.monotonic() - started, 3)},
     )
     write_bundles(study, fitted, content | {"cutoffs": validated.cutoffs}, federation.published, out / "models")
@@ -95,6 +103,12 @@ def run_study(
 
         build_report(out)
     return content
+
+
+def at_most(study: Study, declared: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Patients that each part has at most: all that the sites use which can hold the part."""
+    used = {site: declared[site]["flow"]["used"] for site in study.sites}
+    return {part: sum(used[site] for site in study.sites_of(part)) for part in ("train", "internal", "external")}
 
 
 def _same_features(study: Study, declared: dict[str, dict[str, Any]]) -> tuple[str, ...]:

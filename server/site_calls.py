@@ -82,7 +82,7 @@ class SiteCalls:
             reply = self._ask_all({"kind": "figures"}, sites=(site,), content={"spec": dict(spec)})
             return {"replies": reply["replies"][site]}
 
-        return self._recorded("figures", content, lambda: self._retried(ask))["replies"]
+        return self._recorded("figures", content, lambda: self._retried(ask), sites=(site,))["replies"]
 
     def finish(self, models: Sequence[Mapping[str, str]]) -> None:
         """Let the sites write their predictions and forget the run."""
@@ -106,19 +106,25 @@ class SiteCalls:
         """
         asked = [question.digest for question in questions]
         content = pack({"asked": asked, "layout": layout.plain(), "mode": mode})
-        names = sorted({question.statistic.name for question in questions})
         return self._recorded(
             "sum",
             content,
             lambda: self._retried(lambda: self._once(mode, questions, layout)),
-            statistics=names,
+            questions=questions,
             layout=layout,
         )
 
     # --- how ----------------------------------------------------------------------------------------------------
 
     def _recorded(
-        self, kind: str, content: bytes, ask: Any, *, statistics: Sequence[str] = (), layout: Layout | None = None
+        self,
+        kind: str,
+        content: bytes,
+        ask: Any,
+        *,
+        questions: Sequence[Question] = (),
+        layout: Layout | None = None,
+        sites: Sequence[str] = (),
     ) -> dict[str, Any]:
         digest = hashlib.sha256(
             pack({"study": self.study.hash, "kind": kind, "content": content, "objects": self._digests})
@@ -133,9 +139,10 @@ class SiteCalls:
                 entry,
                 {
                     "kind": kind,
-                    "statistics": list(statistics),
+                    "statistics": sorted({question.statistic.name for question in questions}),
+                    "asked": sorted({(question.part, question.statistic.name) for question in questions}),
                     "numbers": sum(e.length for e in layout.entries) if layout else 0,
-                    "sites": list(outcome.get("contributors", self.sites)),
+                    "sites": list(outcome.get("contributors", sites or self.sites)),
                     "outcome": next((k for k in ("refused", "overflow") if k in outcome), "answered"),
                     "bytes_up": entry["cost"]["bytes_up_by_site"],
                     "bytes_down": entry["cost"]["bytes_down_by_site"],
@@ -187,6 +194,7 @@ class SiteCalls:
             if isinstance(reply, dict):
                 one.receive(site, reply)
         if mode == "survivors":
+            self._check_quorum(one.contributors)
             self._open(one)
         else:
             all_there(replies)
@@ -210,6 +218,15 @@ class SiteCalls:
         for site, reply in self._ask_each(asked).items():
             if isinstance(reply, dict):
                 receive(site, reply)
+
+    def _check_quorum(self, answered: Sequence[str]) -> None:
+        """A round of a network goes on without a site, but not without one that the study's quorum names."""
+        absent = [site for site in self.study.federation.quorum if site not in answered]
+        if absent:
+            raise SumVoid(
+                f"no answer from {', '.join(absent)}, which federation.quorum demands in every round of a network; "
+                "nothing was learned"
+            )
 
     def _plain(self, parameters: bytes, layout: Layout, items: int) -> dict[str, Any]:
         """A study that its sites approved without masks: the same request, added in the clear."""

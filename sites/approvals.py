@@ -106,6 +106,8 @@ def approved_study(workspace: Path, digest: str) -> tuple[Study, Approval]:
     study = parse_study(_stored(workspace, digest), source=f"approved study {digest[:12]}", folder=workspace)
     if study.hash != digest:
         raise SiteError(f"approved study {digest[:12]}: the stored copy has another hash; approve the study again")
+    if lacking := [key for key in study.opt_ins if key not in approval.opt_ins]:
+        raise SiteError(f"approved study {digest[:12]}: lacks the opt-in {', '.join(lacking)}; approve the study again")
     return study, approval
 
 

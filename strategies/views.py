@@ -114,8 +114,11 @@ def selected(context: Context, rows: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def term_values(context: Context, term: str) -> Array:
-    """One term of a design: ``age``, ``chest_pain=2`` (0/1), ``age:missing`` (0/1); (n,), NaN = missing."""
-    columns = context.table.columns
+    """One term of a design: ``age``, ``chest_pain=2`` (0/1), ``age:missing`` (0/1); (n,), NaN = missing.
+
+    Of the study's variables only: the table also holds event times, which leave on the study's grid and no other way.
+    """
+    columns = {name: context.table.columns[name] for name in context.study.variables}
     if term == CONSTANT:
         return np.ones(len(context.table))
     if term in columns:

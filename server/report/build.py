@@ -20,10 +20,12 @@ from cohortium.server.report.estimands import left_out_note, model_notes, study_
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
 from cohortium.server.report.leaving import (
+    contributors_grid,
     held_by_grid,
     kind_label,
     missing_figures,
     read_sums,
+    released_line,
     statistics_grid,
     traffic_grid,
 )
@@ -110,6 +112,8 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         notes=study_notes(study, cohort_names),
         traffic=traffic_grid(results, sums),
         statistics=statistics_grid(sums),
+        contributors=contributors_grid(results),
+        released=released_line(results),
         numbers_released=sum(line.get("numbers", 0) for line in sums),
         held_by=held_by_grid(results),
         missing=missing_figures(results),

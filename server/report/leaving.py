@@ -48,6 +48,33 @@ def statistics_grid(sums: list[dict[str, Any]]) -> Grid | None:
     return grid
 
 
+def contributors_grid(results: Record) -> Grid | None:
+    """Make the table of the sites whose patients are in the sums, a line for every part and set of sites."""
+    by_sites: dict[tuple[str, tuple[str, ...]], Counter[str]] = {}
+    for part, statistics in (results.get("contributors") or {}).items():
+        for name, sums in statistics.items():
+            for entry in sums:
+                by_sites.setdefault((part, tuple(entry["sites"])), Counter())[name] += entry["sums"]
+    if not by_sites:
+        return None
+    grid = Grid("Sites whose patients are in the sums, by cohort.", ["Cohort", "Sites", "Sums", "Statistics"])
+    for (part, sites), names in by_sites.items():
+        grid.row(cohort_label(part), [", ".join(map(words, sites)), count(names.total()), ", ".join(names)])
+    return grid
+
+
+def released_line(results: Record) -> str:
+    """Say how many numbers were released, of how many that may be, and what there is to beware of."""
+    released = results.get("released_numbers")
+    if not released:
+        return ""
+    limit = released["limit"]
+    of = "no limit was set" if limit is None else f"of {count(limit)} that the study allows a site"
+    each = f"{released['per_value']:.2g} for each value of the sites' tables"
+    warning = f" Warning: {released['warning']}." if "warning" in released else ""
+    return f"{count(released['numbers'])} numbers in all sums ({of}), {each}.{warning}"
+
+
 def held_by_grid(results: Record) -> Grid | None:
     """Make the table of the sites that each cohort's figures come from; subgroups are those of their cohort."""
     held_by = {name: sites for name, sites in (results.get("held_by") or {}).items() if _is_whole(name)}

@@ -117,7 +117,12 @@ def _fit_one(
     fitted: dict[str, FittedModel],
 ) -> Fit:
     model = federation.study.model[name]
-    rows = {"part": "train", "without": list(without), "endpoint": model.endpoint}
+    rows = {
+        "part": "train",
+        "without": list(without),
+        "endpoint": model.endpoint,
+        "patients": learned.patients,  # public by now; the sites hold the number of columns against it
+    }
     columns = joined([])
     try:
         candidates = _candidates(federation, name, rows, learned, fitted)

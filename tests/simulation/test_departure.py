@@ -106,6 +106,8 @@ def test_a_network_round_goes_on_without_a_site_and_says_so(tmp_path, kind):
     # a site that is gone before it answers is not in the sum; one that is gone after has its numbers recovered
     second = ["a", "b", "d"] if kind == "sum" else everyone
     assert network_sums(tmp_path) == [everyone, second, everyone, everyone]
+    rounds = results["contributors"]["train"]["fedavg.update"]
+    assert [entry["sites"] for entry in rounds for _ in range(entry["sums"])].count(everyone) == 3 + (kind == "unmask")
     shares = results["models"]["network"]["notes"]["shares"]
     assert shares == pytest.approx([1.0, 100 / 130 if kind == "sum" else 1.0, 1.0, 1.0])
 

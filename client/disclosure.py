@@ -1,0 +1,120 @@
+"""Disclosure: how fine a question may be before its sum tells of single patients, whatever it is added to.
+
+A secure sum hides a site among sites; it does not hide a patient whom the question itself singles out. These rules look
+at the question alone, and at the public number of patients that it names (``rows.patients``). That number is the
+coordinator's word: it is bound into the masks of every site, so all sites are told the same, and it cannot be smaller
+than what the site holds itself; a coordinator that names too large a number is not found out here (docs/study-file.md).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cohortium.common.errors import SumRefused
+from cohortium.common.study import Study
+from cohortium.common.study_analysis import LassoModel, LassoSelection, NetworkModel
+from cohortium.strategies.cohort_figures import time_step
+
+TIMED_VIEWS = ("survival", "scored_survival")
+OWN_TIMES = ("cox.stratum", "concordance.pairs_within_site")
+"""Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
+SQUARES = ("correlation.cross_products", "logistic.terms", "lasso.terms", "cox.risk_sets", "cox.stratum")
+"""Statistics that hold second moments of their columns, weighted or not."""
+PATIENTS_A_COLUMN = 4
+CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint")
+"""Statistics that count outcomes by cells of a score."""
+PATIENTS_A_CELL = 5
+TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
+
+
+def check(
+    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: NamedTuple
+) -> None:
+    """Refuse a question that is finer than this study, as approved, allows.
+
+    Parameters
+    ----------
+    rows : NamedTuple
+        What the view makes of this site's table (strategies/rows.py).
+
+    Raises
+    ------
+    SumRefused
+        Names the rule; holds nothing of the rows.
+    """
+    _times(study, statistic, view)
+    _inner_folds(study, view)
+    if statistic in SQUARES:
+        _columns(statistic, view, parameters, rows)
+    if statistic in CELLS and study.privacy.score_resolution == "binned":
+        _cells(statistic, view, parameters, rows)
+    if statistic == "fedavg.update":
+        _training(study, view, parameters)
+
+
+def _times(study: Study, statistic: str, view: Mapping[str, Any]) -> None:
+    """Only the study's grid of times: two grids that are coarse cross in cells that are fine."""
+    if view["kind"] not in TIMED_VIEWS or statistic in OWN_TIMES:
+        return
+    if view.get("time_step") != time_step(study, view["endpoint"]):
+        raise SumRefused(
+            statistic,
+            f"event times leave on the study's grid of event_time_days = {study.privacy.event_time_days} only; a finer "
+            "one is an opt-in of every site",
+        )
+
+
+def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:
+    """As many inner folds as patients would make every patient a fold of its own."""
+    asked = view.get("inner_folds")
+    steps = [step for model in study.model.values() for step in (model, *model.selection)]
+    if asked and asked not in {step.folds for step in steps if isinstance(step, LassoModel | LassoSelection)}:
+        raise SumRefused("inner folds", "the study names no LASSO with so many folds; ask for those the sites approved")
+
+
+def _columns(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
+    """At most one column for every four patients: from N columns on, second moments fix the rows of N patients."""
+    width = rows.x.shape[1]
+    if statistic == "lasso.terms":  # its second moments are those of the working sets, the intercept apart
+        width = int(np.asarray(parameters["working"])[:, 1:].sum(axis=1).max(initial=0))
+    patients = _public_number(statistic, view, len(rows.x))
+    if width > patients // PATIENTS_A_COLUMN:
+        raise SumRefused(
+            statistic,
+            f"second moments of {width} columns over {patients} patients would give the rows away; at most one column "
+            f"for every {PATIENTS_A_COLUMN} patients may be asked for: screen first, or name fewer predictors",
+        )
+
+
+def _cells(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
+    """So few cells that the patients cannot lie alone in them; honest bins hold about ten."""
+    cells = max(len(edges) for edges in parameters["edges"])
+    patients = _public_number(statistic, view, len(rows.score))
+    if cells > patients // PATIENTS_A_CELL + 2:
+        raise SumRefused(
+            statistic,
+            f"{cells} cells for {patients} patients show single scores; score_resolution is binned, and exact is an "
+            "opt-in of every site",
+        )
+
+
+def _public_number(statistic: str, view: Mapping[str, Any], own: int) -> int:
+    patients = view["rows"].get("patients")
+    if type(patients) is not int or patients < own:
+        raise SumRefused(statistic, "the request must name the number of patients it is about, of all sites together")
+    return patients
+
+
+def _training(study: Study, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """A network is trained as approved: a batch of one patient would have that patient's gradient."""
+    for model in study.model.values():
+        if isinstance(model, NetworkModel) and model.endpoint == view["endpoint"]:
+            approved = {"hidden": list(model.head), **{key: getattr(model, key) for key in TRAINING[1:]}}
+            if all(parameters.get(key) == value for key, value in approved.items()):
+                return
+    raise SumRefused(
+        "fedavg.update",
+        "the study trains no network with this head, optimizer, learning rate, epochs and batch size; ask for what the "
+        "sites approved",
+    )
