@@ -1,0 +1,201 @@
+"""Questions that single patients out: each works on honest sums, where masks are no help; the guard refuses it.
+
+Every attack is made on what a coordinator reads after unmasking: the total over all training sites.
+"""
+
+import numpy as np
+import pytest
+
+from cohortium.client.guard import Guard
+from cohortium.common.errors import SumRefused
+from cohortium.common.heads import Head
+from cohortium.strategies import views
+from cohortium.strategies.correlation import cross_products
+from cohortium.strategies.discrimination import histogram
+from cohortium.strategies.fedavg import update
+from cohortium.strategies.lasso import start
+from cohortium.strategies.levels import level_counts
+from cohortium.strategies.logistic import terms
+from cohortium.strategies.quantiles import top_bytes
+from cohortium.strategies.risk_sets import risk_sets
+from cohortium.strategies.rows import Labelled, Matrix, Scored
+from cohortium.strategies.survival import timeline
+from cohortium.strategies.triangle import symmetric
+
+TRAIN = {"part": "train", "endpoint": "os", "patients": 180}
+
+
+def rebuilt(found, true):
+    """How many true rows are among those found."""
+    return sum(bool((np.abs(found - row).max(axis=1) < 1e-6).any()) for row in true)
+
+
+# --- risk sets ------------------------------------------------------------------------------------------------
+
+
+def from_risk_sets(victims, view, time_step):
+    """Covariates of whoever leaves alone between two risk sets: the difference of the sums of x (w = 1)."""
+    federation = victims.sums(view)
+    points = np.flatnonzero(timeline(federation, time_step).exits)
+    nothing = np.zeros(len(points))
+    asked = {
+        "coefficients": np.zeros(2), "points": points, "tied": np.zeros(0, np.int64), "hazard": nothing,
+        "relief": nothing, "time_step": time_step,
+    }  # fmt: skip
+    sums = federation.sum(risk_sets, **asked)
+    gone, gone_x = -np.diff(sums.risk, append=0.0), -np.diff(sums.risk_x, axis=0, append=np.zeros((1, 2)))
+    true = np.concatenate([rows.x for rows in victims.rows(view)])
+    return rebuilt(gone_x[np.abs(gone - 1) < 1e-6], true), len(true), asked
+
+
+def test_covariates_from_differences_of_risk_sets(victims, raw_design):
+    view = {"kind": "survival", "rows": TRAIN, "endpoint": "os", "time_step": 1.0, **raw_design}
+    found, patients, asked = from_risk_sets(victims, view, 1.0)
+    assert found > 0.8 * patients
+    assert "on the study's grid" in victims.refusal("north", risk_sets, view, **asked)
+    # other grids than the study's, which cross it in finer cells, are no way around
+    for step in (None, 29.0, 31.0, 60.0):
+        assert "on the study's grid" in victims.refusal("north", risk_sets, view | {"time_step": step}, **asked)
+
+
+def test_a_coarse_grid_leaves_few_who_leave_alone(victims, raw_design):
+    """What the grid gives, and does not: patients who leave alone in a month of a small study can still be told."""
+    view = {"kind": "survival", "rows": TRAIN, "endpoint": "os", "time_step": 30.0, **raw_design}
+    found, patients, asked = from_risk_sets(victims, view, 30.0)
+    assert found < 0.15 * patients
+    assert victims.refusal("north", risk_sets, view, **asked) == ""
+
+
+def test_exact_times_as_if_they_were_a_variable(victims):
+    view = {"kind": "matrix", "rows": TRAIN, "blocks": [{"terms": ["endpoint.os.time"]}]}
+    times = np.concatenate([victims.contexts[site].table.columns["endpoint.os.time"] for site in ("north", "east")])
+    assert len(np.unique(times)) > 100  # its order statistics would be days
+    reply = victims.ask("north", top_bytes, view, groups=1)
+    assert list(reply) == ["refused"]
+
+
+# --- second moments -------------------------------------------------------------------------------------------
+
+
+def test_rows_from_two_information_matrices():
+    """With as many columns as patients, X'W1 X and X'W2 X have the rows of X as their common frame."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((12, 30))
+    rows = Labelled(x=x, y=np.ones(12), fold=np.zeros(12, np.int64))
+    a, b = (
+        symmetric(terms.local(rows, coefficients=c).information)[1:, 1:] for c in rng.standard_normal((2, 31)) * 0.3
+    )
+    u, s, _ = np.linalg.svd(a)
+    basis = u[:, :12] * np.sqrt(s[:12])  # a = basis basis'
+    inner = np.linalg.pinv(basis) @ b @ np.linalg.pinv(basis).T
+    directions = basis @ np.linalg.eigh(inner)[1]
+    found = (directions / np.linalg.norm(directions, axis=0)).T
+    true = x / np.linalg.norm(x, axis=1)[:, None]
+    assert rebuilt(np.concatenate([found, -found]), true) == 12
+
+
+@pytest.mark.parametrize(("patients", "told"), [(180, ""), (119, "of 30 columns over 119 patients"), (30, "must name")])
+def test_a_site_holds_the_columns_against_the_public_number_of_patients(victims, patients, told):
+    guard = Guard(victims.study, "north", ("*",))
+    rows = Matrix(x=np.zeros((48, 30)), group=np.zeros(48, np.int64))
+    view = {"kind": "matrix", "rows": {"part": "train", "patients": patients}}
+    refusal = ""
+    try:
+        guard.question(cross_products.name, view, {}, rows)
+    except SumRefused as refused:
+        refusal = str(refused)
+    assert told in refusal
+    assert bool(told) == bool(refusal)
+
+
+# --- cells ----------------------------------------------------------------------------------------------------
+
+
+def test_a_score_histogram_with_lone_patients(victims):
+    """On the grid of scores most patients are alone in a cell, which shows their score and outcome."""
+    rng = np.random.default_rng(1)
+    sites = [
+        Scored(score=rng.random((48, 1)).round(4), y=rng.integers(0, 2, 48) * 1.0, fold=np.zeros(48, np.int64))
+        for _ in range(3)
+    ]
+    exact, bins = [np.arange(10_001)], [np.arange(0, 10_001, 500)]
+    total = sum(histogram.local(rows, edges=exact, folds=1).patients[0, 0] for rows in sites)
+    assert (total.sum(axis=0) == 1).sum() > 130
+    guard = Guard(victims.study, "north", ("*",))
+    view = {"kind": "scored", "rows": {"part": "train", "patients": 144}}
+    with pytest.raises(SumRefused, match="10001 cells for 144 patients"):
+        guard.question(histogram.name, view, {"edges": exact}, sites[0])
+    guard.question(histogram.name, view, {"edges": bins}, sites[0])
+
+
+def test_inner_folds_of_one_patient(victims, raw_design):
+    """As many folds as a site has patients: the sums of a fold and class are those of one patient a site at most."""
+    view = {"kind": "labelled", "rows": TRAIN, "endpoint": "outcome", "inner_folds": 60, **raw_design}
+    sums = victims.sums(view, ("north",)).sum(start, folds=60)
+    assert sums.events.max() == 1
+    (north,) = victims.rows(view, ("north",))
+    assert rebuilt(sums.events_total[sums.events == 1], north.x[north.y == 1]) == sums.events.sum() > 10
+    assert "names no LASSO with so many folds" in victims.refusal("north", start, view, folds=60)
+
+
+# --- one site, one patient ------------------------------------------------------------------------------------
+
+
+def test_a_category_that_only_one_site_has(victims):
+    """The total over all sites of a level that two patients of north have is north's own table."""
+    view = {"kind": "matrix", "rows": {"part": "train", "endpoint": "outcome"}, "group": "outcome",
+            "blocks": [{"terms": ["stage"]}]}  # fmt: skip
+    rows = victims.rows(view)
+    lone = rows[0]._replace(x=np.where(np.arange(len(rows[0].x)) < 2, 2.0, 0.0)[:, None])
+    others = [site._replace(x=np.minimum(site.x, 1.0)) for site in rows[1:]]
+    shares = [level_counts.local(site, levels=3, groups=2) for site in (lone, *others)]
+    np.testing.assert_array_equal(sum(share.counts for share in shares)[..., 2], shares[0].counts[..., 2])
+    guard = Guard(victims.study, "north", ("*",))
+    with pytest.raises(SumRefused, match="a cell with fewer than minimum_count = 5"):
+        guard.cells(level_counts.name, shares[0])
+
+
+def test_a_small_subgroup_from_the_whole_and_the_others(victims):
+    """A subgroup that is held back is the whole cohort less the subgroups that are not: then none of them leaves."""
+    context = victims.contexts["north"]
+    stage = context.table.columns["stage"].copy()
+    stage[stage == 2.0] = 1.0
+    stage[np.flatnonzero(context.table.part == "train")[:2]] = 2.0
+    table = type(context.table)(
+        context.table.site, context.table.patient_id, context.table.part, {**context.table.columns, "stage": stage}
+    )
+    changed = views.Context(table=table, study=victims.study, site="north", objects={})
+    count = {level: int(((stage == level) & (table.part == "train")).sum()) for level in (0.0, 1.0, 2.0)}
+    assert (table.part == "train").sum() - count[0.0] - count[1.0] == 2
+    guard = Guard(victims.study, "north", ("*",))
+    for level in count:
+        view = {"kind": "matrix", "rows": {"part": "train", "where": ["stage", level]}}
+        with pytest.raises(SumRefused, match="of one of them"):
+            guard.admit("moments.power_sums", view, changed)
+
+
+def test_the_gradient_of_a_batch_of_one_patient(victims, raw_design):
+    """In plain training with one patient, the change of a layer's weights over that of its biases is the patient."""
+    x = np.array([[61.0, 2.5]])
+    lone = Labelled(x=x, y=np.ones(1), fold=np.zeros(1, np.int64))
+    asked = {
+        "weights": np.full(17, 0.01, np.float32), "hidden": [4], "patients": 1, "class_weights": [1.0, 1.0],
+        "optimizer": "sgd", "learning_rate": 0.5, "local_epochs": 1, "batch_size": 1, "seed": 0, "round_index": 0,
+    }  # fmt: skip
+    matrix, bias = Head(inputs=2, hidden=(4,)).layers(update.local(lone, **asked).delta)[0]
+    np.testing.assert_allclose(matrix / bias[:, None], np.repeat(x, 4, axis=0), rtol=1e-4)  # float32
+    view = {"kind": "labelled", "rows": TRAIN, "endpoint": "outcome", **raw_design}
+    assert "trains no network with this head" in victims.refusal("north", update, view, **asked)
+    approved = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 32}
+    assert victims.refusal("north", update, view, **asked | approved) == ""
+
+
+def test_in_the_clear_a_lone_patient_is_told_to_nobody(victims):
+    study = victims.study.model_copy(
+        update={"privacy": victims.study.privacy.model_copy(update={"secure_aggregation": False})}
+    )
+    view = {"kind": "matrix", "rows": {"part": "train"}}
+    lone = Matrix(x=np.ones((1, 1)), group=np.zeros(1, np.int64))
+    Guard(victims.study, "north", ("*",)).question("moments.power_sums", view, {}, lone)
+    with pytest.raises(SumRefused, match="go in the clear"):
+        Guard(study, "north", ("*",)).question("moments.power_sums", view, {}, lone)
