@@ -24,7 +24,7 @@ def model_notes(kind: str, model: Record, study: Record) -> list[str]:
     notes = [note for note in (_fit(kind, model, study), _inputs(model), _selection(model)) if note]
     harmonise = study.get("harmonise") or {}
     if sets := [name for name in harmonise.get("features", ()) if f"features.{name}" in model.get("predictors", ())]:
-        method = {"combat": "ComBat"}.get(harmonise.get("method"), harmonise.get("method"))
+        method = {"combat": "ComBat"}.get(harmonise["method"], harmonise["method"])
         notes.append(
             f"Features ({', '.join(map(words, sets))}) are harmonised between sites by {method} before anything is "
             "selected or fitted."
