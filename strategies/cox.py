@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import DEFAULT_BOUND, Federation
@@ -22,6 +21,7 @@ from cohortium.strategies.risk_sets import LikelihoodTerms, Thinning, Ties, risk
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.survival import at_risk, timeline
 from cohortium.strategies.triangle import symmetric
+from cohortium.strategies.wald import Estimates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,28 +38,12 @@ class Baseline:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cox:
+class Cox(Estimates):
     """A fitted model; arrays are (p,) in the order of the design's columns, per unit of its columns."""
 
-    coefficients: Array
-    covariance: Array  # (p, p)
     log_likelihood: float
     events: int
     baseline: Baseline | None  # None where stratified: each site has its own
-
-    @property
-    def standard_errors(self) -> Array:
-        return np.sqrt(np.diag(self.covariance))
-
-    def confidence_interval(self, level: float = 0.95) -> Array:
-        """Wald interval of the coefficients, (p, 2)."""
-        half = stats.norm.ppf((1 + level) / 2) * self.standard_errors
-        return self.coefficients[:, None] + half[:, None] * [-1, 1]
-
-    @property
-    def p_values(self) -> Array:
-        """Two-sided Wald test of each coefficient being zero."""
-        return 2 * stats.norm.sf(np.abs(self.coefficients / self.standard_errors))
 
     @property
     def hazard_ratios(self) -> Array:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies import triangle
 from cohortium.strategies.rows import Array, Counts, Labelled
+from cohortium.strategies.wald import Estimates
 
 CONVERGED = 1e-9
 """Newton decrement at which a last step ends the fit: about the distance left in standard errors. Standard errors are
@@ -66,28 +67,12 @@ def terms(rows: Labelled, *, coefficients: Array) -> Terms:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Logistic:
+class Logistic(Estimates):
     """A fitted model; arrays are (p + 1,), the intercept first."""
 
-    coefficients: Array
-    covariance: Array  # (p + 1, p + 1), inverse of the information
     log_likelihood: float
     patients: int
     events: int
-
-    @property
-    def standard_errors(self) -> Array:
-        return np.sqrt(np.diag(self.covariance))
-
-    def confidence_interval(self, level: float = 0.95) -> Array:
-        """Wald interval, (p + 1, 2)."""
-        half = stats.norm.ppf((1 + level) / 2) * self.standard_errors
-        return self.coefficients[:, None] + half[:, None] * [-1, 1]
-
-    @property
-    def p_values(self) -> Array:
-        """Two-sided Wald test of each coefficient being zero."""
-        return 2 * stats.norm.sf(np.abs(self.coefficients / self.standard_errors))
 
     @property
     def aic(self) -> float:
