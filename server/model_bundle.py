@@ -9,7 +9,7 @@ import numpy as np
 
 from cohortium.common.study import Study
 from cohortium.server.results import json_ready
-from cohortium.server.stages.fit import FittedModel
+from cohortium.server.stages.fitted import FittedModel
 
 FORMAT = "cohortium-model/1"
 

@@ -14,7 +14,7 @@ from scipy import stats
 from cohortium.common.study import Study
 from cohortium.server.contributions import contributors, released
 from cohortium.server.privacy_labels import labelled
-from cohortium.server.stages.fit import Fit, FittedModel
+from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.server.stages.validate import Validated
 
 FORMAT = "cohortium-results/1"

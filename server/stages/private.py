@@ -15,7 +15,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import Variable, level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns
-from cohortium.server.stages.fit import Fit, FittedModel, in_study_units
+from cohortium.server.stages.fitted import Fit, FittedModel, in_study_units
 from cohortium.server.stages.validate import Validated
 from cohortium.strategies import class_histogram, noisy_logistic, table_one, views
 from cohortium.strategies.describe import outcome_groups

@@ -15,7 +15,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
-from cohortium.server.stages.fit import FittedModel
+from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies import cutoff, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
 
