@@ -5,14 +5,17 @@ new. It is charged before its answer leaves.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from cohortium.common.errors import SumRefused
+from cohortium.common.locked_database import LockedDatabase
 
 FILE = "released.sqlite"
 RULE = "released_numbers"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS released (study TEXT, question BLOB, numbers INTEGER, PRIMARY KEY (study, question))
+"""
 
 
 class Meter:
@@ -28,29 +31,13 @@ class Meter:
     """
 
     def __init__(self, workspace: Path, study: str, limit: int | None) -> None:
-        self._path = workspace / FILE
+        self._database = LockedDatabase(workspace / FILE, _SCHEMA)
         self._study = study
         self.limit = limit
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as database:
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS released (study TEXT, question BLOB, numbers INTEGER, "
-                "PRIMARY KEY (study, question))"
-            )
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
-
     def released(self) -> int:
         """Numbers that have left so far."""
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             return self._spent(database)
 
     def beyond(self, questions: Mapping[bytes, int]) -> dict[bytes, SumRefused]:
@@ -63,7 +50,7 @@ class Meter:
         if self.limit is None:
             return {}
         refused = {}
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             spent, fresh = self._spent(database), self._fresh(database, questions)
         for digest, numbers in fresh.items():
             if spent + numbers > self.limit:
@@ -82,7 +69,7 @@ class Meter:
         """
         if self.limit is None:
             return
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             spent, fresh = self._spent(database), self._fresh(database, questions)
             if fresh and spent + sum(fresh.values()) > self.limit:
                 raise self._full(spent, sum(fresh.values()))

@@ -11,9 +11,7 @@ Patients of different parts of a study are different patients: a study costs wha
 
 import functools
 import math
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 
 from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import SumRefused
+from cohortium.common.locked_database import LockedDatabase
 
 FILE = "privacy.sqlite"
 _ORDERS = 1 + np.geomspace(1e-6, 1e9, 30_001)  # any order gives a valid epsilon; these reach the best within 1e-6
@@ -79,10 +78,8 @@ class Accountant:
     """
 
     def __init__(self, workspace: Path) -> None:
-        self._file = workspace / FILE
         workspace.mkdir(parents=True, exist_ok=True)
-        with self._transaction() as database:
-            database.execute(_SCHEMA)
+        self._database = LockedDatabase(workspace / FILE, _SCHEMA)
 
     def answer(
         self,
@@ -115,7 +112,7 @@ class Accountant:
         SumRefused
             The budget does not pay for it. Nothing was charged and nothing may leave.
         """
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             known = database.execute("SELECT answer FROM charge WHERE query = ?", (query,)).fetchone()
             if known:
                 return unpack(known[0])["arrays"]
@@ -138,7 +135,7 @@ class Accountant:
     def spent(self, study: str | None = None) -> float:
         """Rho charged for a study: that of its costliest part. Unset: all studies together."""
         by_part: dict[str, dict[str, list[float]]] = {}
-        with closing(sqlite3.connect(self._file, timeout=30)) as database:
+        with self._database.transaction() as database:
             for of, part, rho in database.execute("SELECT study, part, rho FROM charge"):
                 by_part.setdefault(of, {}).setdefault(part, []).append(rho)
         costliest: Mapping[str, float] = {of: max(map(math.fsum, parts.values())) for of, parts in by_part.items()}
@@ -147,19 +144,6 @@ class Accountant:
     def charges(self) -> list[dict[str, Any]]:
         """Every charge in order: ``{time, study, part, statistic, rho}``; no answers."""
         columns = ("time", "study", "part", "statistic", "rho")
-        with closing(sqlite3.connect(self._file, timeout=30)) as database:
+        with self._database.transaction() as database:
             found = database.execute(f"SELECT {', '.join(columns)} FROM charge ORDER BY number").fetchall()
         return [dict(zip(columns, row, strict=True)) for row in found]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._file, timeout=30, isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode = PERSIST")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("BEGIN IMMEDIATE")  # processes overlap: no two may spend the same remainder
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")

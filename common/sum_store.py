@@ -10,15 +10,16 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from cohortium.common import masks, sum_cohort
 from cohortium.common.errors import SumRefused
+from cohortium.common.locked_database import LockedDatabase
 from cohortium.common.sum_cohort import Cohort, Frozen
 
+FILE = "sums.sqlite"
 NEEDS_SETUP = "needs-setup"
 """`SumRefused.what` of a site that has no key for the run: a new hello mends it."""
 
@@ -107,31 +108,14 @@ class SumStore:
     """
 
     def __init__(self, workspace: Path, runtime: Path) -> None:
-        self._database = workspace / "sums.sqlite"
-        self._keys = runtime / "run-keys"
         workspace.mkdir(parents=True, exist_ok=True)
+        self._database = LockedDatabase(workspace / FILE, _SCHEMA)
+        self._keys = runtime / "run-keys"
         runtime.mkdir(parents=True, exist_ok=True)
         self._keys.mkdir(mode=0o700, exist_ok=True)
-        with self._transaction() as database:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                database.execute(statement)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._database, timeout=30, isolation_level=None)) as database:
-            # a kept journal file saves the syncs of its folder; a commit still is on disk before it returns
-            database.execute("PRAGMA journal_mode = PERSIST")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
 
     def begin(self, study: str, run: str, key: bytes) -> None:
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute("INSERT OR IGNORE INTO run VALUES (?, ?, 0)", (run, study))
             _same_study(database.execute("SELECT study FROM run WHERE run = ?", (run,)).fetchone()[0], study)
         path = self._key_path(run)
@@ -141,7 +125,7 @@ class SumStore:
         draft.replace(path)
 
     def key(self, study: str, run: str) -> bytes:
-        with closing(sqlite3.connect(self._database, timeout=30)) as database:
+        with self._database.transaction() as database:
             row = database.execute("SELECT study FROM run WHERE run = ?", (run,)).fetchone()
         try:
             key = self._key_path(run).read_bytes() if row else None
@@ -153,14 +137,14 @@ class SumStore:
         return key
 
     def last(self, run: str) -> int:
-        with closing(sqlite3.connect(self._database, timeout=30)) as database:
+        with self._database.transaction() as database:
             row = database.execute("SELECT last_t FROM run WHERE run = ?", (run,)).fetchone()
         return row[0] if row else 0
 
     def use(
         self, run: str, t: int, *, transcript: bytes | None = None, roster: bytes = b"", cohorts: Sequence[Cohort] = ()
     ) -> None:
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             changed = database.execute("UPDATE run SET last_t = ? WHERE run = ? AND last_t < ?", (t, run, t))
             if changed.rowcount != 1:
                 raise used(t)
@@ -177,7 +161,7 @@ class SumStore:
 
     def lock(self, transcript: bytes, survivors: Sequence[str], slots: Sequence[bytes] = ()) -> None:
         names = json.dumps(list(survivors))
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             row = database.execute("SELECT survivors FROM masked WHERE transcript = ?", (transcript,)).fetchone()
             if row is None:
                 raise _not_masked()
@@ -191,12 +175,12 @@ class SumStore:
                     raise _locked(json.loads(row[0]))
 
     def secret(self) -> bytes:
-        with self._transaction() as database:
+        with self._database.transaction() as database:
             database.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
             return database.execute("SELECT value FROM secret").fetchone()[0]
 
     def frozen(self) -> list[Frozen]:
-        with closing(sqlite3.connect(self._database, timeout=30)) as database:
+        with self._database.transaction() as database:
             return _frozen(database)
 
     def close(self, run: str) -> None:
