@@ -9,6 +9,10 @@ last digest: a line that was changed, inserted, moved, removed or cut off is fou
 
 The chain has no secret. Whoever may write both files can write a whole new chain; a digest that the site noted
 elsewhere finds that too (`Ledger.holds`).
+
+A line also keeps how far the site's databases had come when it was written (locked_database, generations). One that is
+put back from a backup is behind its ledger then (`Ledger.set_back`); one that is ahead only means that a message came
+to nothing between the two.
 """
 
 import fcntl
@@ -23,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cohortium.common.errors import SiteError
+from cohortium.common.locked_database import SUFFIX, generation
 
 FILE = "ledger.jsonl"
 HEAD_FILE = "ledger.head"
@@ -73,14 +78,17 @@ class Ledger:
         ----------
         entry : mapping
             ``time`` (ISO 8601, UTC), ``study``, ``kind``, ``approved_by``, and what else a kind of line has; JSON
-            values only. ``number`` and ``previous`` are added.
+            values only. ``number``, ``previous`` and ``stores`` are added.
         """
         _json(entry)  # what is no JSON makes no file
         is_new = not (self.path.exists() and self.head_path.exists())
         with self._locked(os.O_RDWR | os.O_APPEND | os.O_CREAT, fcntl.LOCK_EX) as descriptor:
             head, torn = self._end(descriptor)
             sealed = head.after(torn + _UNFINISHED) if torn else head
-            line = _json({**entry, "number": sealed.lines + 1, "previous": sealed.digest}).encode() + b"\n"
+            chained = {**entry, "number": sealed.lines + 1, "previous": sealed.digest}
+            if stores := self._generations(descriptor):
+                chained["stores"] = stores
+            line = _json(chained).encode() + b"\n"
             _write_all(descriptor, (_UNFINISHED if torn else b"") + line)
             os.fsync(descriptor)
             # no sync of its own: a power failure may leave an older head, and the lines beyond it then speak for
@@ -114,6 +122,14 @@ class Ledger:
         if not met:
             raise _broken(number, f"is not the one that {HEAD_FILE} knows; it or the head was changed")
 
+    def set_back(self) -> list[str]:
+        """Databases of the workspace that are older than the ledger knows them, or are gone; their names."""
+        if not self.path.exists():
+            return []
+        with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
+            noted = _noted(descriptor)
+        return [name for name, least in noted.items() if generation(self.path.with_name(name)) < least]
+
     def head(self) -> Head:
         """Where the ledger stands after its last line; its digest is what a site may note elsewhere."""
         *_, last = self._heads()
@@ -136,6 +152,12 @@ class Ledger:
             return b"", self._kept_head() if self.head_path.exists() else Head()
         with self._locked(os.O_RDONLY, fcntl.LOCK_SH):
             return self.path.read_bytes(), self._kept_head()
+
+    def _generations(self, descriptor: int) -> dict[str, int]:
+        """Of every database, the highest there was: what was put back stays behind, whatever is written since."""
+        found = {path.name: generation(path) for path in self.path.parent.glob(f"*{SUFFIX}")}
+        noted = _noted(descriptor)
+        return {name: max(found.get(name, 0), noted.get(name, 0)) for name in sorted({*found, *noted})}
 
     def _end(self, descriptor: int) -> tuple[Head, bytes]:
         """Where the chain goes on, and what a crash has left of a last line."""
@@ -182,6 +204,23 @@ class Ledger:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _noted(descriptor: int) -> dict[str, int]:
+    """Generations in the last line that is whole; only the end of the file is read."""
+    size, reach = os.fstat(descriptor).st_size, 1 << 14
+    while True:
+        start = max(0, size - reach)
+        lines = os.pread(descriptor, size - start, start).split(b"\n")
+        for line in reversed(lines[start > 0 : -1]):  # the first may lack its beginning, the last its end
+            try:
+                stores = json.loads(line).get("stores", {})
+                return {name: number for name, number in stores.items() if type(number) is int}
+            except (ValueError, RecursionError, AttributeError, TypeError):
+                continue  # cut short by a crash, or tampered with, which `entries` finds
+        if start == 0:
+            return {}
+        reach *= 4
 
 
 def _following(at: Head, line: bytes, number: int) -> tuple[dict[str, Any] | None, Head]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from cohortium.common.errors import SiteError
 from cohortium.common.ledger import FILE, HEAD_FILE, START, Ledger
+from cohortium.common.locked_database import LockedDatabase
 
 LINE = {"time": "2026-01-01T00:00:00.000+00:00", "kind": "sum", "statistics": ["cox.terms"], "bytes": 3, "study": "é"}
 
@@ -237,3 +238,61 @@ def test_what_is_no_json_is_not_written(tmp_path, value):
     with pytest.raises((TypeError, ValueError)):
         Ledger(tmp_path).append({"value": value})
     assert not (tmp_path / FILE).exists()
+
+
+# --- the databases beside it ----------------------------------------------------------------------------------------
+
+
+def changed(path):
+    with LockedDatabase(path, "CREATE TABLE IF NOT EXISTS number (value INTEGER)").transaction() as database:
+        database.execute("INSERT INTO number VALUES (1)")
+
+
+def test_a_database_that_is_put_back_is_behind_its_ledger(tmp_path):
+    ledger, store = Ledger(tmp_path), tmp_path / "a.sqlite"
+    assert ledger.set_back() == []
+    changed(store)
+    ledger.append(LINE)
+    assert ledger.set_back() == []
+    backup = store.read_bytes()
+    changed(store)
+    ledger.append(LINE)
+    changed(store)  # and killed before its line
+    newest = store.read_bytes()
+    assert ledger.set_back() == []
+    for restore in (lambda: store.write_bytes(backup), store.unlink):
+        restore()
+        assert ledger.set_back() == ["a.sqlite"]
+        ledger.append(LINE)  # what is said of it does not make it good
+        assert ledger.set_back() == ["a.sqlite"]
+    store.write_bytes(newest)
+    assert ledger.set_back() == []
+    assert [entry.get("stores") for entry in ledger.entries()] == [{"a.sqlite": n} for n in (1, 2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"torn", b"x" * 70_000, b"{}]\n", b'{"stores": {"a.sqlite": "x"}}\n', b"[" * 9999 + b"\n"]
+)
+def test_behind_a_line_that_cannot_be_read_the_one_before_speaks(tmp_path, damage):
+    changed(tmp_path / "a.sqlite")
+    Ledger(tmp_path).append({**LINE, "run": "x" * 20_000})
+    (tmp_path / "a.sqlite").unlink()
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(damage)
+    assert Ledger(tmp_path).set_back() == ([] if b"stores" in damage else ["a.sqlite"])
+
+
+def test_processes_that_append_never_note_less(tmp_path):
+    def write():
+        for _ in range(5):
+            changed(tmp_path / "a.sqlite")
+            Ledger(tmp_path).append(LINE)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    noted = [entry["stores"]["a.sqlite"] for entry in Ledger(tmp_path).entries()]
+    assert noted == sorted(noted)
+    assert noted[-1] == 20
