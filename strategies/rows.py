@@ -48,6 +48,19 @@ class Survival(NamedTuple):
     event: Array
 
 
+class FoldedSurvival(NamedTuple):
+    """A design with a right-censored time, and inner cross-validation folds.
+
+    x : (n, p) float64, standardised, no NaN; time : (n,) in the endpoint's unit; event : (n,) of 0.0 and 1.0; fold :
+    (n,) int64.
+    """
+
+    x: Array
+    time: Array
+    event: Array
+    fold: Counts
+
+
 class Scored(NamedTuple):
     """Reported scores of m binary models beside the outcome.
 
