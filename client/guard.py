@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from cohortium.client import disclosure
+from cohortium.client import cells, disclosure
+from cohortium.client.subsets import check_named, check_subset
+from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.strategies import views
-
-CELL_TABLES = ("levels.*", "table_one.*")
-"""Statistics whose integer fields are cells of Table 1: a small non-empty one at this site holds the table back."""
 
 
 class Guard:
@@ -42,7 +39,8 @@ class Guard:
         Raises
         ------
         SumRefused
-            Not allowed here; a sum over too few sites; a subgroup with too few patients at this site.
+            Not allowed here; a sum over too few sites; columns that the study does not use so; a subgroup with too few
+            patients at this site.
         """
         self._allowed(statistic)
         part = view["rows"]["part"]
@@ -54,34 +52,15 @@ class Guard:
                 f"the {part} part lies at {len(holders)} of at least {least} sites, so a sum over it would be a site's "
                 "own data; ask for finished figures instead",
             )
+        check_terms(self.study, statistic, view, context.objects if context else {})
         if view["rows"].get("where"):
-            self._named_subgroup(view["rows"]["where"])
-            self._subgroup(view["rows"], context)
+            check_subset(self.study, view["rows"], context)
 
     def _allowed(self, statistic: str) -> None:
         if not any(fnmatchcase(statistic, pattern) for pattern in self.allow):
             raise SumRefused(
                 statistic, f"not on the allow list of site {self.site}; the site can add it to allow in its site.toml"
             )
-
-    def _named_subgroup(self, where: Any) -> None:
-        variable, _ = where
-        validation = self.study.validation
-        named = {*validation.subgroups, *(name for analysis in validation.analysis for name in analysis.where)}
-        if variable not in named:
-            raise SumRefused("subgroup", "the study names no such subgroup; ask for those that the sites approved")
-
-    def _subgroup(self, rows: Mapping[str, Any], context: views.Context) -> None:
-        """No subgroup of a variable where one of them is small here: the whole cohort less the others would be it."""
-        variable, _ = rows["where"]
-        least = self.study.privacy.minimum_count
-        for level in range(len(self.study.variables[variable].levels)):
-            patients = int(views.selected(context, {**rows, "where": [variable, float(level)]}).sum())
-            if 0 < patients < least:
-                raise SumRefused(
-                    f"subgroups of {variable}",
-                    f"a site holds fewer than minimum_count = {least} patients of one of them",
-                )
 
     def question(
         self, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: NamedTuple
@@ -96,10 +75,12 @@ class Guard:
         Raises
         ------
         SumRefused
-            The question is finer than the study allows; a sum that goes in the clear is about too few patients.
+            The question is finer than the study allows, or by groups of which one has a few missing values; a sum that
+            goes in the clear is about too few patients.
         """
         disclosure.check(self.study, statistic, view, parameters, rows)
         least = self.study.privacy.minimum_count
+        cells.check_missing(statistic, view, rows, least)
         if not self.study.privacy.secure_aggregation and 0 < len(rows[0]) < least:
             raise SumRefused(
                 statistic, f"its numbers go in the clear, and a site has fewer than minimum_count = {least} patients"
@@ -125,15 +106,7 @@ class Guard:
         SumRefused
             A non-empty cell of this site is below minimum_count.
         """
-        least = self.study.privacy.minimum_count
-        if not any(fnmatchcase(statistic, pattern) for pattern in CELL_TABLES):
-            return
-        for field in share:
-            counts = np.asarray(field)
-            if counts.dtype.kind in "iu" and ((counts > 0) & (counts < least)).any():
-                raise SumRefused(
-                    statistic, f"a site has a cell with fewer than minimum_count = {least} patients in this table"
-                )
+        cells.check_counts(statistic, share, self.study.privacy.minimum_count)
 
     def finished(self, what: str, rows: Mapping[str, Any], context: views.Context) -> None:
         """Check the cohort of a figure that this site computes to the end and sends as such.
@@ -151,20 +124,20 @@ class Guard:
                 f"the {rows['part']} part lies at enough sites for sums, so no figures of one site leave; ask for sums",
             )
         if rows.get("where"):
-            self._named_subgroup(rows["where"])
+            check_named(self.study, rows["where"])
         patients = int(views.selected(context, rows).sum())
         least = self.study.privacy.minimum_count
         if patients < least:
             raise SumRefused(what, f"the cohort has fewer than minimum_count = {least} patients at its site")
         if rows.get("where"):
-            self._subgroup(rows, context)
+            check_subset(self.study, rows, context)
 
     def table_entry(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """A finished entry of Table 1, or the same entry withheld because a cell of it is too small."""
         least = self.study.privacy.minimum_count
         for group in entry.get("groups", {}).values():
-            cells = group["levels"].values() if "levels" in group else (group["n"],)
-            if any(0 < cell < least for cell in cells):
+            counts = group["levels"].values() if "levels" in group else (group["n"],)
+            if any(isinstance(count, int) and 0 < count < least for count in counts):
                 named = {key: entry[key] for key in ("variable", "kind", "cohort")}
                 return named | {"withheld": f"a cell has fewer than minimum_count = {least} patients"}
         return entry

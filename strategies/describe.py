@@ -1,4 +1,8 @@
-"""Describe: Table 1 of one part of a study, by outcome, over whoever holds the part (see `table_one`)."""
+"""Describe: Table 1 of one part of a study, by outcome, over whoever holds the part (see `table_one`).
+
+What a site holds back because a group has a few missing values is asked once more, coarser: levels with missing values
+counted as the first level, a continuous variable for all groups together (client/cells.py says why).
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,49 +15,51 @@ from cohortium.strategies import table_one
 
 Ask = Callable[[Mapping[str, Any]], Federation]
 Entry = dict[str, Any]
+FIRST_LEVEL = {"fill": [0.0], "centre": [0.0], "scale": [1.0]}
+"""What a view of level codes is given to count missing values as the first level."""
 
 
 def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
     """Entries of results.json's ``table_one``, in the order of the study file.
 
-    A table whose cells are too small at some site is withheld as a whole, so that no margin gives a cell away.
+    Each variable is asked for by itself. One that has a small cell at some site is withheld as a whole, so that no
+    margin gives the cell away.
     """
-    groups = outcome_groups(study)
-    view = {"kind": "matrix", "rows": {"part": part, "endpoint": study.study.primary}, "group": study.study.primary}
-    measured = [variable for variable in study.variable if variable.kind == "continuous"]
-    counted = [variable for variable in study.variable if variable.kind != "continuous"]
-    everyone = ask(view | {"blocks": [{"terms": [variable.name for variable in study.variable]}]})
+    groups, primary = outcome_groups(study), study.study.primary
+    view = {"kind": "matrix", "rows": {"part": part, "endpoint": primary}}
+    least = study.privacy.minimum_count
 
-    def continuous() -> list[Entry]:
-        try:
-            rows = ask(view | {"blocks": [{"terms": [variable.name for variable in measured]}]})
-            described = table_one.continuous(rows, len(measured), len(groups))
-        except SumRefused as refusal:
-            return [_withheld(variable, part, refusal) for variable in measured]
-        return [
-            table_one.continuous_entry(
-                described, column, variable=variable.name, unit=variable.unit, cohort=part, groups=groups
-            )
-            for column, variable in enumerate(measured)
-        ]
+    def rows(variable: Variable, **more: Any) -> Federation:
+        return ask(view | {"blocks": [{"terms": [variable.name]}]} | more)
 
-    def categorical(variable: Variable) -> list[Entry]:
+    def continuous(variable: Variable) -> Entry:
+        named = {"variable": variable.name, "unit": variable.unit, "cohort": part}
         try:
-            rows = ask(view | {"blocks": [{"terms": [variable.name]}]})
-            described = table_one.categorical(rows, len(variable.levels), len(groups))
-        except SumRefused as refusal:
-            return [_withheld(variable, part, refusal)]
+            described = table_one.continuous(rows(variable, group=primary), 1, len(groups))
+            return table_one.continuous_entry(described, 0, groups=groups, **named)
+        except SumRefused:
+            described = table_one.continuous(rows(variable), 1, 1)
+            return table_one.ungrouped_entry(described, minimum_count=least, **named)
+
+    def counted(variable: Variable) -> Entry:
         names = [level_text(level) for level in variable.levels]
-        return [
-            table_one.categorical_entry(
-                described, 0, variable=variable.name, kind=variable.kind, level_names=names, cohort=part, groups=groups
-            )
-        ]
+        named = {"variable": variable.name, "kind": variable.kind, "cohort": part, "groups": groups}
+        try:
+            described = table_one.categorical(rows(variable, group=primary), len(names), len(groups))
+            return table_one.categorical_entry(described, 0, level_names=names, **named)
+        except SumRefused:
+            coarser = rows(variable, group=primary, **FIRST_LEVEL)
+            described = table_one.categorical(coarser, len(names), len(groups))
+            return table_one.merged_entry(described, level_names=names, **named)
 
-    tasks = [lambda variable=variable: categorical(variable) for variable in counted]
-    found = everyone.together(([continuous] if measured else []) + tasks)
-    by_name = {entry["variable"]: entry for entries in found for entry in entries}
-    return [by_name[variable.name] for variable in study.variable]
+    def entry(variable: Variable) -> Entry:
+        try:
+            return continuous(variable) if variable.kind == "continuous" else counted(variable)
+        except SumRefused as refusal:
+            return {"variable": variable.name, "kind": variable.kind, "cohort": part, "withheld": refusal.why}
+
+    everyone = ask(view | {"blocks": [{"terms": [variable.name for variable in study.variable]}]})
+    return everyone.together([lambda variable=variable: entry(variable) for variable in study.variable])
 
 
 def outcome_groups(study: Study) -> tuple[str, str]:
@@ -61,7 +67,3 @@ def outcome_groups(study: Study) -> tuple[str, str]:
     primary = study.endpoint[study.study.primary]
     name = primary.column if primary.kind == "binary" else primary.event
     return f"no {name}", name
-
-
-def _withheld(variable: Variable, part: str, refusal: SumRefused) -> Entry:
-    return {"variable": variable.name, "kind": variable.kind, "cohort": part, "withheld": refusal.why}

@@ -6,6 +6,9 @@ results.json. A group is an outcome class (0, 1) or whatever else the rows' grou
 An entry: {"variable", "kind", "unit", "cohort", "groups": {NAME: {"n", "missing", "mean", "sd", "median", "q1", "q3"}},
 "p", "test"}; of a counted variable, a group is {"n", "missing", "levels": {LEVEL: count}}. n counts the patients whose
 value is known. A figure that does not exist is {"undefined": reason}.
+
+Where a few missing values must not be told (strategies/describe.py), the first level of a counted variable is "LEVEL or
+missing", and a continuous variable has the one group "all"; "p", and the counts that would tell, are withheld.
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,10 @@ from cohortium.strategies.moments import Moments
 from cohortium.strategies.rows import Array, Counts
 
 QUARTILES = (0.25, 0.5, 0.75)
+EVERYONE = "all"
+"""Name of the group of all patients."""
+DIGITS = 3
+"""Significant digits of figures from whose exact values the number of patients behind them could be worked out."""
 FEW_EXPECTED = 5
 """Expected count below which a 2 x 2 table is tested with Fisher's exact test instead of chi-squared (Cochran 1954)."""
 
@@ -77,18 +84,50 @@ def continuous_entry(
     n = np.array([part.n[column] for part in described.moments])
     mean = np.array([part.mean[column] for part in described.moments])
     sd = np.array([part.sd[column] for part in described.moments])
-    figures = {}
-    for g, name in enumerate(groups):
-        quartiles = described.quartiles[g, column]
-        figures[name] = {
-            "n": int(n[g]),
-            "missing": int(described.moments[g].patients - n[g]),
-            "mean": _figure(mean[g], n[g] > 0),
-            "sd": _figure(sd[g], n[g] > 1),
-            **{key: _figure(value, n[g] > 0) for key, value in zip(("q1", "median", "q3"), quartiles, strict=True)},
-        }
+    figures = {name: _described(described.moments[g], described.quartiles[g], column) for g, name in enumerate(groups)}
     p = analysis_of_variance(n, mean, sd)
     return _entry("continuous", variable, unit, cohort, figures, p, "t" if len(groups) == 2 else "anova")
+
+
+def _described(moments_: Moments, quartiles: Array, column: int) -> dict[str, Any]:
+    n = moments_.n[column]
+    return {
+        "n": int(n),
+        "missing": int(moments_.patients - n),
+        "mean": _figure(moments_.mean[column], n > 0),
+        "sd": _figure(moments_.sd[column], n > 1),
+        **{key: _figure(value, n > 0) for key, value in zip(("q1", "median", "q3"), quartiles[column], strict=True)},
+    }
+
+
+def ungrouped_entry(
+    described: Continuous, *, variable: str, unit: str, cohort: str, minimum_count: int
+) -> dict[str, Any]:
+    """Entry of one continuous variable that sites give for all groups together only.
+
+    Fewer than `minimum_count` missing values of all sites are not told, nor is how many are known; the other figures
+    are then rounded: a mean in full is a fraction that shows its denominator.
+    """
+    figures = _described(described.moments[0], described.quartiles[0], 0)
+    few = f"fewer than minimum_count = {minimum_count} patients have a missing value, or a known one"
+    if 0 < figures["missing"] < minimum_count or (figures["missing"] and 0 < figures["n"] < minimum_count):
+        rounded = {key: _rounded(value) for key, value in figures.items() if key not in ("n", "missing")}
+        figures = {"n": {"withheld": few}, "missing": {"withheld": few}, **rounded}
+    entry = _entry("continuous", variable, unit, cohort, {EVERYONE: figures}, float("nan"), "t")
+    return entry | {"p": {"withheld": f"by group, {few} at a site"}}
+
+
+def merged_entry(
+    described: Categorical, *, variable: str, kind: str, level_names: Sequence[str], cohort: str, groups: Sequence[str]
+) -> dict[str, Any]:
+    """Entry of one variable with levels whose missing values sites count as the first level only."""
+    first, *others = level_names
+    names = [f"{first} or missing", *others]
+    named = {"variable": variable, "kind": kind, "cohort": cohort, "groups": groups}
+    entry = categorical_entry(described, 0, level_names=names, **named)
+    few = {"withheld": f"told only together with {first}: a site has too few missing values in a group"}
+    figures = {name: figure | {"missing": few} for name, figure in entry["groups"].items()}
+    return entry | {"groups": figures, "p": few}
 
 
 def categorical_entry(
@@ -160,3 +199,7 @@ def _entry(
 
 def _figure(value: float, exists: np.bool_) -> Any:
     return float(value) if exists else {"undefined": "too few patients have a value"}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -95,8 +95,9 @@ def _head(entries: Sequence[Record], cohort: str, group: str) -> str:
     label = {"0": "No event", "1": "Event", "all": "All"}.get(group, words(group))
     for entry in entries:
         figure = (entry.get("groups") or {}).get(group) if _cohort(entry) == cohort else None
-        if figure and not absent(figure) and "n" in figure:
-            return f"{label} (n\u202f=\u202f{count(figure['n'] + figure.get('missing', 0))})"
+        counts = (figure or {}).get("n"), (figure or {}).get("missing", 0)
+        if all(isinstance(n, int) for n in counts):
+            return f"{label} (n\u202f=\u202f{count(sum(counts))})"
     return label
 
 
@@ -120,7 +121,7 @@ def _variable(grid: Grid, variable: str, entries: Sequence[Record], groups: Sequ
         if any("median" in figure for entry in entries for figure in _figures(entry)):
             _row(grid, "median [quartiles]", entries, groups, _median, with_p=False)
     if any(figure.get("missing") for entry in entries for figure in _figures(entry)):
-        _row(grid, "missing", entries, groups, lambda figure: count(figure.get("missing", 0)), with_p=False)
+        _row(grid, "missing", entries, groups, _missing, with_p=False)
 
 
 def _row(
@@ -155,8 +156,15 @@ def _share(figure: Record, level: str) -> str:
     missing = absent(counts.get(level))
     if missing:
         return missing.kind
+    if level not in counts:  # another cohort counts missing values with it
+        return "–"
     n = counts.get(level, 0)
     return f"{count(n)} ({percent(n, sum(m for m in counts.values() if isinstance(m, int)))})"
+
+
+def _missing(figure: Record) -> str:
+    missing = absent(figure.get("missing", 0))
+    return missing.kind if missing else count(figure.get("missing", 0))
 
 
 def _mean(figure: Record) -> str:
