@@ -168,7 +168,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     layout = Layout((Entry("i8", 5, 0), Entry("f8", 2, 40), Entry("w4", 9, 28)))
     query = SumQuery(
         study="s", run="r", mode="survivors", t=3, slot=("train network 1",), statistic="fedavg.update",
-        parameters_digest=bytes(32), layout=layout, roster=tuple(Hello(name, bytes(32), bytes(64)) for name in "abc"),
+        parameters_digest=bytes(32), layout=layout,
+        roster=tuple(Hello(name, bytes(32), 40, bytes(64)) for name in "abc"),
     )  # fmt: skip
     request = {**query.plain(), "parameters_digest": query.parameters_digest}
     weights = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "y": np.zeros(9, np.uint8), "n": [1, None, 0.5]}

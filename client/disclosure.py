@@ -1,12 +1,15 @@
 """Disclosure: how fine a question may be before its sum tells of single patients, whatever it is added to.
 
 A secure sum hides a site among sites; it does not hide a patient whom the question itself singles out. These rules look
-at the question alone, and at the public number of patients that it names (``rows.patients``). That number is the
-coordinator's word: it is bound into the masks of every site, so all sites are told the same, and it cannot be smaller
-than what the site holds itself; a coordinator that names too large a number is not found out here (docs/study-file.md).
+at the question alone, and at the public number of patients that it names (``rows.patients``). That number is bound
+into the masks of every site, so all sites are told the same; it cannot be smaller than what the site holds itself, nor
+larger than what all sites that can hold the part signed that they use (`check_patients`).
+
+Without secure aggregation there are no signed numbers: then it stays the coordinator's word how large it is. Every site
+agreed to that with its opt-in, by which it sends its own sums in the clear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +17,7 @@ import numpy as np
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import LassoModel, LassoSelection, NetworkModel
+from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 
 TIMED_VIEWS = ("survival", "scored_survival")
@@ -53,6 +57,40 @@ def check(
         _training(study, view, parameters)
 
 
+def check_patients(study: Study, views: Iterable[Mapping[str, Any]], roster: Iterable[Hello]) -> None:
+    """Refuse questions about more patients than the sites have.
+
+    Parameters
+    ----------
+    roster : iterable of Hello
+        Of this sum, its signatures verified. A site that lies about its own number raises it for all.
+
+    Raises
+    ------
+    SumRefused
+        Holds the number that was signed for, which is public.
+    """
+    signed = {entry.site: entry.patients for entry in roster}
+    for view in views:
+        named, part = view["rows"].get("patients", 0), view["rows"]["part"]
+        most = sum(signed.get(site, 0) for site in study.sites_of(part))
+        if type(named) is not int or named > most:
+            raise SumRefused(
+                "number of patients",
+                f"the request is about more patients of the {part} part than the {most} that its sites signed for; "
+                "name as many as there are",
+            )
+
+
+def width(statistic: str, parameters: Mapping[str, Any], rows: Any) -> int:
+    """Columns whose second moments a question asks for; 0 where it asks for none."""
+    if statistic not in SQUARES:
+        return 0
+    if statistic == "lasso.terms":  # its second moments are those of the working sets, the intercept apart
+        return int(np.asarray(parameters["working"])[:, 1:].sum(axis=1).max(initial=0))
+    return int(rows.x.shape[1])
+
+
 def _times(study: Study, statistic: str, view: Mapping[str, Any]) -> None:
     """Only the study's grid of times: two grids that are coarse cross in cells that are fine."""
     if view["kind"] not in TIMED_VIEWS or statistic in OWN_TIMES:
@@ -75,15 +113,13 @@ def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:
 
 def _columns(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
     """At most one column for every four patients: from N columns on, second moments fix the rows of N patients."""
-    width = rows.x.shape[1]
-    if statistic == "lasso.terms":  # its second moments are those of the working sets, the intercept apart
-        width = int(np.asarray(parameters["working"])[:, 1:].sum(axis=1).max(initial=0))
+    columns = width(statistic, parameters, rows)
     patients = _public_number(statistic, view, len(rows.x))
-    if width > patients // PATIENTS_A_COLUMN:
+    if columns > patients // PATIENTS_A_COLUMN:
         raise SumRefused(
             statistic,
-            f"second moments of {width} columns over {patients} patients would give the rows away; at most one column "
-            f"for every {PATIENTS_A_COLUMN} patients may be asked for: screen first, or name fewer predictors",
+            f"second moments of {columns} columns over {patients} patients would give the rows away; at most one "
+            f"column for every {PATIENTS_A_COLUMN} patients may be asked for: screen first, or name fewer predictors",
         )
 
 

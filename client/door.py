@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import threadpoolctl
+from numpy.typing import NDArray
 
+from cohortium.client import disclosure
 from cohortium.client.cohorts import cohort_of
 from cohortium.client.figures import COHORT, TABLE, finished_figures
 from cohortium.client.noise import noised_share
@@ -27,6 +29,7 @@ from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireEr
 from cohortium.common.federation import Statistic
 from cohortium.common.ledger import Ledger
 from cohortium.common.privacy_accountant import Accountant
+from cohortium.common.sum_setup import read_roster
 from cohortium.common.sum_slots import slots_of
 from cohortium.strategies import registry, views
 
@@ -46,6 +49,13 @@ class About:
     parts: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()  # of the sum that this message goes into
     numbers: int = 0
+    columns: int = 0  # of the second moments that were asked for over the fewest patients a column, and these patients
+    patients: int = 0
+
+    def squares(self, columns: int, patients: int) -> None:
+        """Note second moments, if none of the message are wider for their patients."""
+        if columns and columns * self.patients >= self.columns * patients:
+            self.columns, self.patients = columns, patients
 
     def line(self, reply: Reply, sent: bytes) -> dict[str, Any]:
         """The ledger's line of a message that is about to leave: no number of it, but its size and digest."""
@@ -91,6 +101,7 @@ def answer(request: bytes, *, site_file: Path, workspace: Path) -> bytes:
         standing = open_standing(site_file, workspace, str(message.get("study")), str(message.get("run")))
         about.study, about.run = standing.study.hash, standing.run
         about.roster, about.approved_by = standing.roster.hash, standing.approvals
+        _nothing_forgotten(workspace)
         reply = HANDLERS[kind](standing, message, about)
     except (SumRefused, WireError) as refusal:
         reply = _refusal(refusal)
@@ -105,6 +116,17 @@ def answer(request: bytes, *, site_file: Path, workspace: Path) -> bytes:
     return sent
 
 
+def _nothing_forgotten(workspace: Path) -> None:
+    """Refuse while a database is older than the ledger: masks would serve twice, and what was spent be spent again."""
+    if forgotten := Ledger(workspace).set_back():
+        raise SumRefused(
+            "restored database",
+            f"{', '.join(forgotten)} of this site is older than its ledger, or gone, and no longer knows all that was "
+            "answered; put its newest copy back. If there is none, the site must be enrolled anew with an empty "
+            "workspace",
+        )
+
+
 def _refusal(problem: CohortiumError) -> Reply:
     if isinstance(problem, SumRefused):
         return {"refused": [[None, problem.what, problem.why]]}
@@ -113,7 +135,8 @@ def _refusal(problem: CohortiumError) -> Reply:
 
 def _hello(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     del about
-    return {"hello": standing.sums.hello(message["study"], message["run"])}
+    used = standing.flow.declared(standing.study.privacy.minimum_count).used
+    return {"hello": standing.sums.hello(message["study"], message["run"], patients=used)}
 
 
 def _flow(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
@@ -142,7 +165,7 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     shares, charges, refused = [], [], []
     for index, item in enumerate(items):
         try:
-            shares.append(_share(standing, item, message))
+            shares.append(_share(standing, item, message, about))
             question = hashlib.sha256(parameters["items"][index]).digest()
             charges.append((question, sum(np.asarray(field).size for field in shares[-1])))
         except SumRefused as refusal:
@@ -159,9 +182,14 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
             raise SumRefused(" ".join(about.statistics), "a number is not finite; nothing was sent")
         standing.meter.charge(dict(charges))
         return {"arrays": arrays}
+
+    def flat() -> list[NDArray[Any]]:  # asked for once the roster is found as approved and signed
+        disclosure.check_patients(standing.study, (item["view"] for item in items), read_roster(message["roster"]))
+        return [array.reshape(-1) for array in arrays]
+
     try:
         cohorts = [cohort_of(standing, part) for part in about.parts]
-        reply = standing.sums.masked(message, lambda: [array.reshape(-1) for array in arrays], cohorts)
+        reply = standing.sums.masked(message, flat, cohorts)
     except Overflow as overflow:
         # which array did not fit, so that only its bound is widened
         owners = [index for index, share in enumerate(shares) for _ in share]
@@ -178,7 +206,7 @@ def _check_mode(standing: Standing, mode: str, statistics: tuple[str, ...]) -> N
         raise SumRefused("mode", "this sum does not go on without a site that drops out; ask it of the whole roster")
 
 
-def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, Any]) -> Any:
+def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, Any], about: About) -> Any:
     statistic: Statistic = registry.find(item["statistic"])
     standing.guard.admit(statistic.name, item["view"], standing.context)
     if standing.study.privacy.dp is not None:
@@ -191,6 +219,7 @@ def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, An
         )
     rows = views.build(item["view"], standing.context)
     standing.guard.question(statistic.name, item["view"], item["parameters"], rows)
+    about.squares(disclosure.width(statistic.name, item["parameters"], rows), item["view"]["rows"].get("patients"))
     share = statistic.local(rows, **item["parameters"])
     standing.guard.cells(statistic.name, share)
     return share

@@ -67,10 +67,16 @@ class SiteSums:
         self._minimum = minimum_sites
         self._store = store
 
-    def hello(self, study: str, run: str) -> dict[str, Any]:
-        """Begin a run, or begin it again, with a fresh key; ``{site, key, sig}``."""
+    def hello(self, study: str, run: str, *, patients: int) -> dict[str, Any]:
+        """Begin a run, or begin it again, with a fresh key; ``{site, key, patients, sig}``.
+
+        Parameters
+        ----------
+        patients : int
+            That this site uses in the study, as declared.
+        """
         key = X25519PrivateKey.generate()
-        hello = sum_setup.hello(study, run, self.site, key, self._identity)
+        hello = sum_setup.hello(study, run, self.site, key, self._identity, patients=patients)
         self._store.begin(study, run, key.private_bytes_raw())
         return hello._asdict()
 

@@ -1,8 +1,10 @@
 """Set-up of secure sums: which sites take part in a run, and the keys that each two of them share.
 
 Every site answers `hello` with a fresh X25519 key signed by its identity key (Ed25519), which the other sites pinned
-when they approved the roster. All hellos together are the roster of the run; it travels in every request and is
-verified every time, so that a site keeps nothing but its own run key.
+when they approved the roster. Under the same signature stands how many patients the site uses, a figure that it
+declares anyway: all sites then hold the same number of patients against what they are asked. All hellos together are
+the roster of the run; it travels in every request and is verified every time, so that a site keeps nothing but its own
+run key.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,14 +19,23 @@ from cohortium.common import masks
 from cohortium.common.errors import SumRefused, WireError
 
 MOST_SITES = 4096
+_PURPOSE = "key and patients"  # of the signature
 
 
 class Hello(NamedTuple):
-    """A site's part of the roster: its name, its public X25519 key (32 bytes) and the identity's signature (64)."""
+    """A site's part of the roster.
+
+    Its name, its public X25519 key (32 bytes), the patients it uses, and the identity's signature (64 bytes).
+    """
 
     site: str
     key: bytes
+    patients: int
     sig: bytes
+
+    def statement(self, study: str, run: str) -> bytes:
+        """What is signed."""
+        return masks.digest(_PURPOSE, study, run, self.site, self.key, self.patients)
 
 
 def is_name(text: Any) -> bool:
@@ -32,8 +43,10 @@ def is_name(text: Any) -> bool:
     return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable()
 
 
-def hello(study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25519PrivateKey) -> Hello:
-    """Sign the public half of a run key.
+def hello(
+    study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25519PrivateKey, *, patients: int
+) -> Hello:
+    """Sign the public half of a run key, and the site's declared number of used patients.
 
     Raises
     ------
@@ -42,20 +55,20 @@ def hello(study: str, run: str, site: str, key: X25519PrivateKey, identity: Ed25
     """
     if not (is_name(study) and is_name(run)):
         raise WireError("a hello must name its study and its run")
-    public = key.public_key().public_bytes_raw()
-    return Hello(site, public, identity.sign(masks.digest("key", study, run, site, public)))
+    unsigned = Hello(site, key.public_key().public_bytes_raw(), patients, b"")
+    return unsigned._replace(sig=identity.sign(unsigned.statement(study, run)))
 
 
 def read_roster(plain: Any) -> tuple[Hello, ...]:
     """Roster out of a request: at most 4,096 well-formed hellos, each site once, in the order of their names."""
     try:
-        roster = tuple(Hello(entry["site"], entry["key"], entry["sig"]) for entry in plain)
+        roster = tuple(Hello(**{field: entry[field] for field in Hello._fields}) for entry in plain)
     except (TypeError, KeyError, IndexError) as broken:
-        raise WireError("the roster of a sum is a list of site, key and signature") from broken
-    for site, key, sig in roster:
-        shaped = is_name(site) and isinstance(key, bytes) and isinstance(sig, bytes)
-        if not (shaped and len(key) == 32 and len(sig) == 64):
-            raise WireError("the roster of a sum has a site whose key or signature is malformed")
+        raise WireError("the roster of a sum is a list of site, key, patients and signature") from broken
+    for site, key, patients, sig in roster:
+        shaped = is_name(site) and isinstance(key, bytes) and isinstance(sig, bytes) and type(patients) is int
+        if not (shaped and len(key) == 32 and len(sig) == 64 and 0 <= patients < 1 << 40):
+            raise WireError("the roster of a sum has a site whose key, number of patients or signature is malformed")
     names = [entry.site for entry in roster]
     if names != sorted(set(names)):
         raise WireError("the roster of a sum must name each site once, sorted")
@@ -70,7 +83,7 @@ def roster_of(replies: Iterable[Mapping[str, Any]]) -> tuple[Hello, ...]:
 
 
 def verify(study: str, run: str, roster: Sequence[Hello], pins: Mapping[str, bytes], minimum_sites: int) -> None:
-    """Refuse a roster that is too small, or has a key that its site did not sign for this run.
+    """Refuse a roster that is too small, or has a key or a number of patients that its site did not sign for this run.
 
     Parameters
     ----------
@@ -78,14 +91,16 @@ def verify(study: str, run: str, roster: Sequence[Hello], pins: Mapping[str, byt
     """
     if len(roster) < minimum_sites:
         raise SumRefused("roster", f"{len(roster)} sites take part, the study demands at least {minimum_sites}")
-    for site, key, sig in roster:
-        if site not in pins:
+    for entry in roster:
+        if entry.site not in pins:
             raise SumRefused(
-                "roster", f"site {site} is not in the roster that this site approved; enrol and approve it"
+                "roster", f"site {entry.site} is not in the roster that this site approved; enrol and approve it"
             )
-        if not _signed(pins[site], sig, masks.digest("key", study, run, site, key)):
+        if not _signed(pins[entry.site], entry.sig, entry.statement(study, run)):
             raise SumRefused(
-                "roster", f"the key of site {site} is not signed by its identity for this run; make the set-up again"
+                "roster",
+                f"the key and the number of patients of site {entry.site} are not signed by its identity for this run; "
+                "make the set-up again",
             )
 
 
@@ -116,7 +131,7 @@ def pair_keys(
 ) -> dict[str, bytes]:
     """Key that `site` shares with each of its peers, and one with itself; bound to the roster by `salt`, its digest."""
     shared = {site: masks.derive(masks.digest("self", key.private_bytes_raw()), salt, "pair", site, site)}
-    for other, public, _ in roster:
+    for other, public, *_ in roster:
         if other == site or other not in peers:
             continue
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from cohortium.common.codec import unpack
 from cohortium.common.errors import SumRefused, SumVoid, WireError
 from cohortium.common.sum_layout import DTYPE, Layout
+from cohortium.common.sum_setup import read_roster
 from cohortium.common.sum_store import NEEDS_SETUP
 from cohortium.common.transport import Failure
 
@@ -46,7 +47,11 @@ def read_reply(data: bytes, kind: str, site: str) -> dict[str, Any]:
 
 
 def _hello(reply: Reply) -> bool:
-    return isinstance(reply.get("hello"), dict) and set(reply["hello"]) == {"site", "key", "sig"}
+    try:
+        read_roster([reply.get("hello")])
+    except WireError:
+        return False
+    return True
 
 
 def _flow(reply: Reply) -> bool:

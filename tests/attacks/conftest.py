@@ -6,7 +6,11 @@ import pytest
 from cohortium.client import door
 from cohortium.common.codec import pack, unpack
 from cohortium.common.federation import PooledSites
+from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
+from cohortium.common.sum_layout import Layout
+from cohortium.common.sum_server import ServerSum
+from cohortium.common.sum_setup import roster_of
 from cohortium.common.table import Table
 from cohortium.simulation.simulate import simulate
 from cohortium.strategies import views
@@ -59,8 +63,27 @@ class Victims:
             "slot": [view["rows"]["part"]], "statistic": statistic.name, "roster": [], "layout": [],
             "parameters": pack({"items": [pack(item)], "objects": []}),
         }  # fmt: skip
+        return self.send(site, request)
+
+    def masked(self, site, hellos, t, statistic, view, **parameters):
+        """What a site answers to a sum that lacks nothing, over a roster of hellos."""
+        empty = views.Context(Table.empty(list(self.contexts[site].table.columns)), self.study, site, {})
+        shape = statistic.local(views.build(view, empty), **parameters)
+        layout = Layout.of([np.asarray(field) for field in shape], bound=2.0**20, sites=len(hellos))
+        item = {"statistic": statistic.name, "view": view, "parameters": parameters}
+        one = ServerSum(
+            study=self.study.hash, run="c" * 32, mode="whole", t=t, roster=roster_of(hellos), layout=layout,
+            slot=(view["rows"]["part"],), statistic=statistic.name, minimum_sites=3,
+            parameters=pack({"items": [pack(item)], "objects": []}),
+        )  # fmt: skip
+        return self.send(site, {"kind": "sum", **one.request})
+
+    def send(self, site, message):
         site_file, workspace = self.places[site]
-        return unpack(door.answer(pack(request), site_file=site_file, workspace=workspace))
+        return unpack(door.answer(pack(message), site_file=site_file, workspace=workspace))
+
+    def ledger(self, site):
+        return list(Ledger(self.places[site][1]).entries())
 
     def refusal(self, site, statistic, view, **parameters):
         """What a site holds against the question itself; empty where it only lacks a roster to sum over."""

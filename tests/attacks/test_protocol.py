@@ -53,7 +53,7 @@ def added(replies):
 
 def total_of(world, names, arrays, *, run, cohorts=None, store=None):
     """A whole-roster sum over some of the sites, as a coordinator asks for it in a run of its own."""
-    roster = sum_setup.roster_of(world.site(name).hello(world.study, run) for name in names)
+    roster = sum_setup.roster_of(world.site(name).hello(world.study, run, patients=40) for name in names)
     one = world.sum(LAYOUT, run=run, roster=roster)
     for name in names:
         of_site = [] if cohorts is None else [cohorts[name]]
@@ -129,7 +129,7 @@ def test_a_forged_peer_key(checked):
     x = numbers(world)[victim]
     played = {name: X25519PrivateKey.generate() for name in peers}
     forger = Ed25519PrivateKey.generate()
-    hellos = [sum_setup.hello(world.study, world.run, name, key, forger) for name, key in played.items()]
+    hellos = [sum_setup.hello(world.study, world.run, name, key, forger, patients=40) for name, key in played.items()]
     roster = tuple(sorted([*(entry for entry in world.roster if entry.site == victim), *hellos]))
     one = world.sum(LAYOUT, roster=roster)
     pins = dict(world.pins) if checked else world.pins | dict.fromkeys(peers, forger.public_key().public_bytes_raw())

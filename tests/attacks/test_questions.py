@@ -108,6 +108,28 @@ def test_a_site_holds_the_columns_against_the_public_number_of_patients(victims,
     assert bool(told) == bool(refusal)
 
 
+def test_a_number_of_patients_that_the_sites_did_not_sign_for(victims, raw_design):
+    """Ten times as many patients would let ten times as many columns through; each site adds up what all signed."""
+    view = {"kind": "matrix", **raw_design}
+    hello = {"kind": "hello", "study": victims.study.hash, "run": "c" * 32}
+    hellos = [victims.send(site, hello)["hello"] for site in victims.places]
+    assert [entry["patients"] for entry in hellos] == [60, 60, 60, 20]  # the last is the external part, and no trainer
+
+    def asked(t, patients, roster=hellos):
+        rows = {"part": "train", "patients": patients}
+        return victims.masked("north", roster, t, cross_products, view | {"rows": rows})
+
+    assert "y" in asked(1, 180)
+    for t, patients in enumerate((181, 200, 1800, 10**30, True, "180", None), 2):
+        ((_, what, why),) = asked(t, patients)["refused"]
+        assert "the 180 that its sites signed for" in why or "must name the number of patients" in why, (what, why)
+    lying = [entry | {"patients": 600} for entry in hellos]
+    assert "number of patients of site east are not signed" in asked(20, 1800, lying)["refused"][0][2]
+    *_, refused = (line for line in victims.ledger("north") if line["kind"] == "sum" and line["columns"])
+    assert (refused["columns"], refused["patients"], refused["outcome"]) == (2, 1800, "refused")
+    assert "y" in asked(21, 180)
+
+
 # --- cells ----------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ class World:
         self.roster = self.set_up()
 
     def set_up(self, run: str | None = None) -> tuple:
-        return roster_of(wire(self.site(name).hello(self.study, run or self.run)) for name in self.names)
+        return roster_of(wire(self.site(name).hello(self.study, run or self.run, patients=40)) for name in self.names)
 
     def site(self, name: str) -> SiteSums:
         return SiteSums(

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohortium.common import masks, sum_setup, sum_survivors
+from cohortium.common import sum_setup, sum_survivors
 from cohortium.common.errors import Overflow, SumRefused, SumVoid, WireError
 from cohortium.common.sum_layout import DTYPE, Entry, Layout
 from cohortium.common.sum_setup import Hello
@@ -46,18 +46,24 @@ def tampered(world, what):
     if what == "forged key":
         roster["h01"] = genuine._replace(key=OTHER_KEY.public_key().public_bytes_raw())
     elif what == "signed by another identity":
-        roster["h01"] = sum_setup.hello(world.study, world.run, "h01", OTHER_KEY, Ed25519PrivateKey.generate())
+        roster["h01"] = sum_setup.hello(
+            world.study, world.run, "h01", OTHER_KEY, Ed25519PrivateKey.generate(), patients=40
+        )
     elif what == "of another run":
-        roster["h01"] = sum_setup.hello(world.study, "run0", "h01", OTHER_KEY, identity)
+        roster["h01"] = sum_setup.hello(world.study, "run0", "h01", OTHER_KEY, identity, patients=40)
     elif what == "of another study":
-        roster["h01"] = sum_setup.hello("study 0", world.run, "h01", OTHER_KEY, identity)
+        roster["h01"] = sum_setup.hello("study 0", world.run, "h01", OTHER_KEY, identity, patients=40)
     elif what == "another site's":
-        roster["h01"] = Hello("h01", roster["h02"].key, roster["h02"].sig)
+        roster["h01"] = roster["h02"]._replace(site="h01")
     elif what == "of an unknown site":
-        roster["h99"] = sum_setup.hello(world.study, world.run, "h99", OTHER_KEY, Ed25519PrivateKey.generate())
+        roster["h99"] = sum_setup.hello(
+            world.study, world.run, "h99", OTHER_KEY, Ed25519PrivateKey.generate(), patients=40
+        )
     elif what == "of small order":
-        sig = identity.sign(masks.digest("key", world.study, world.run, "h01", bytes(32)))
-        roster["h01"] = Hello("h01", bytes(32), sig)
+        small = genuine._replace(key=bytes(32))
+        roster["h01"] = small._replace(sig=identity.sign(small.statement(world.study, world.run)))
+    elif what == "of more patients":
+        roster["h01"] = genuine._replace(patients=400)
     elif what == "too few":
         del roster["h01"], roster["h02"]
     return tuple(roster[name] for name in sorted(roster))
@@ -71,6 +77,7 @@ ALTERED = (
     "another site's",
     "of an unknown site",
     "of small order",
+    "of more patients",
     "too few",
 )
 
@@ -86,7 +93,7 @@ def test_an_altered_roster(world, what):
 
 def test_a_roster_that_does_not_hold_my_key(world):
     old = world.roster
-    world.site("h00").hello(world.study, world.run)
+    world.site("h00").hello(world.study, world.run, patients=40)
     for roster in (old, old[1:]):
         with pytest.raises(SumRefused) as refusal:
             world.site("h00").masked(world.sum(LAYOUT, roster=roster).request, never)
@@ -107,7 +114,7 @@ def test_a_run_without_set_up_and_a_run_of_another_study(world):
     with pytest.raises(SumRefused, match="another study"):
         world.site("h00").masked(world.sum(LAYOUT, study="study 0").request, never)
     with pytest.raises(SumRefused, match="another study"):
-        world.site("h00").hello("study 0", world.run)
+        world.site("h00").hello("study 0", world.run, patients=40)
 
 
 def test_a_run_that_was_closed(world):
@@ -118,7 +125,7 @@ def test_a_run_that_was_closed(world):
 
 
 def test_more_sites_than_a_roster_takes():
-    many = [Hello(f"s{i:04d}", bytes(32), bytes(64))._asdict() for i in range(4097)]
+    many = [Hello(f"s{i:04d}", bytes(32), 40, bytes(64))._asdict() for i in range(4097)]
     assert len(sum_setup.read_roster(many[:4096])) == 4096
     with pytest.raises(WireError, match="at most 4096"):
         sum_setup.read_roster(many)
@@ -390,8 +397,8 @@ def test_a_request_of_anything_gets_a_typed_error(requests, data):
 def test_names_that_are_none(world, name, monkeypatch):
     monkeypatch.setattr(world.stores["h00"], "begin", never)
     with pytest.raises(WireError):
-        world.site("h00").hello(name, "run9")
+        world.site("h00").hello(name, "run9", patients=40)
     with pytest.raises(WireError):
-        world.site("h00").hello(world.study, name)
+        world.site("h00").hello(world.study, name, patients=40)
     with pytest.raises(WireError):
         world.sum(LAYOUT, study=name)
