@@ -61,7 +61,7 @@ class Federation:
         }
 
     def sum(self, mode: Any, layout: Layout) -> ServerSum:
-        roster = roster_of(site.hello("benchmark", "run") for site in self.sites.values())
+        roster = roster_of(site.hello("benchmark", "run", patients=100) for site in self.sites.values())
         return ServerSum(
             study="benchmark", run="run", mode=mode, t=1, roster=roster, slot=("train round 1",),
             statistic="fedavg.update", parameters=b"", layout=layout, minimum_sites=3,
