@@ -63,7 +63,7 @@ def pairs_within_site(rows: ScoredSurvival, *, time_step: float | None) -> Pairs
         scores, position = np.unique(score, return_inverse=True)
         patients = np.zeros((len(points) + 1, 2, len(scores)), np.int64)
         np.add.at(patients, (interval, event, position), 1)
-        concordant, comparable = (pairs[interval, event, position] for pairs in _pairs(patients))
+        concordant, comparable = (counted[interval, event, position] for counted in pairs(patients))
         a, b = np.rint(2 * concordant).astype(np.int64), np.rint(comparable).astype(np.int64)
         moments[m] = a.sum(), b.sum(), (a * a).sum(), (a * b).sum(), (b * b).sum()
     return Pairs(moments)
@@ -147,13 +147,13 @@ def harrell(patients: Counts, single: NDArray[np.bool_]) -> Concordance:
     Undefined
         No comparable pair.
     """
-    concordant, comparable = _pairs(patients)
+    concordant, comparable = pairs(patients)
     total = float((patients * comparable).sum())  # every pair from both its sides
     if total == 0:
         raise Undefined("a C-index needs a pair of patients of whom one has the event before the other's time")
     estimate = float((patients * concordant).sum()) / total
     residual = patients * (concordant - estimate * comparable) ** 2
-    doubtful = patients[:, 1] * _later(patients) * ~single  # event and later patient in one cell
+    doubtful = patients[:, 1] * later(patients) * ~single  # event and later patient in one cell
     return Concordance(
         estimate=estimate,
         standard_error=2 * float(np.sqrt(residual.sum())) / total,
@@ -179,22 +179,27 @@ def within_site(federation: Federation, *, time_step: float | None = None) -> li
     return found
 
 
-def _later(patients: Counts) -> Counts:
+def later(patients: Counts) -> Counts:
     """Patients later than an event of each interval, by score cell, (points + 1, cells)."""
     everyone = patients.sum(1)
     return np.cumsum(everyone[::-1], 0)[::-1] - patients[:, 1]  # from here on, but not the events of this time
 
 
-def _pairs(patients: Counts) -> tuple[Array, Array]:
-    """Concordant and comparable pairs of a patient in each cell of a joint table, both of the table's shape."""
-    later = _later(patients)
-    died = np.cumsum(patients[:, 1], 0)  # events up to this interval, for those censored in it
-    earlier = np.stack([died, died - patients[:, 1]], 1)
-    below = np.cumsum(later, 1) - later / 2
+def pairs(patients: Counts, weight: Array | None = None) -> tuple[Array, Array]:
+    """Concordant and comparable pairs of a patient in each cell of a joint table, both of the table's shape.
+
+    A pair counts with the `weight` of the interval of its earlier time, (points + 1,); unset: 1.
+    """
+    after = later(patients)
+    events = patients[:, 1] if weight is None else patients[:, 1] * weight[:, None]
+    died = np.cumsum(events, 0)  # events up to this interval, for those censored in it
+    earlier = np.stack([died, died - events], 1)
+    below = np.cumsum(after, 1) - after / 2
     above = earlier.sum(2, keepdims=True) - np.cumsum(earlier, 2) + earlier / 2
     concordant, comparable = above, np.broadcast_to(earlier.sum(2, keepdims=True), patients.shape).astype(float)
-    concordant[:, 1] += below
-    comparable[:, 1] += later.sum(1, keepdims=True)
+    own = 1 if weight is None else weight[:, None]
+    concordant[:, 1] += own * below
+    comparable[:, 1] += own * after.sum(1, keepdims=True)
     return concordant, comparable
 
 
