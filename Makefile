@@ -7,7 +7,7 @@ EXAMPLES ?= ../shared/design/examples
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check links engines constraints clean
+.PHONY: help setup demo test check equality links engines constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: setup links ## style, dependency order, types, then all tests
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q
+
+equality: setup ## every federated figure beside the pooled one; writes docs/equality.md and docs/equality.json
+	$(BIN)/python benchmarks/equality/run.py
 
 links: ## let a type checker see cohortium.* (generated; git ignores it)
 	@mkdir -p .links/cohortium

@@ -1,0 +1,74 @@
+"""Data of the equality table: public cohorts, each split into sites; imports nothing of the package.
+
+`breast_cancer`: scikit-learn's 569 tumours with 30 features, in four sites of different size and case mix (by rank of a
+noisy radius, and the third site measures on a shifted scale). `rossi`, `gbsg2`, `lung`: survival cohorts of lifelines;
+`lung` keeps its real institutions, the small ones together.
+"""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from lifelines.datasets import load_gbsg2, load_lung, load_rossi
+from sklearn.datasets import load_breast_cancer
+
+
+@cache
+def breast_cancer() -> pd.DataFrame:
+    """Columns x00..x29, y (malignant), site."""
+    x, y = load_breast_cancer(return_X_y=True)
+    rng = np.random.default_rng(2)
+    rank = np.argsort(np.argsort(x[:, 0] + 2 * rng.standard_normal(len(x)))) / len(x)
+    frame = pd.DataFrame(x, columns=[f"x{i:02d}" for i in range(x.shape[1])])
+    frame["site"] = np.digitize(rank, [0.15, 0.5, 0.8])
+    frame.loc[frame.site == 2, ["x01", "x11", "x21"]] *= 1.1
+    return frame.assign(y=1 - y).sort_values("site", kind="stable", ignore_index=True)
+
+
+@cache
+def rossi() -> pd.DataFrame:
+    """Columns of lifelines, site (by age), time, event."""
+    frame = load_rossi().rename(columns={"week": "time", "arrest": "event"}).astype(float)
+    return _by_rank(frame, "age")
+
+
+@cache
+def gbsg2() -> pd.DataFrame:
+    """Numeric columns of lifelines, site (by age), time in days, event."""
+    frame = load_gbsg2().rename(columns={"cens": "event"})
+    frame["horTh"] = (frame["horTh"] == "yes").astype(float)
+    frame["menostat"] = (frame["menostat"] == "Post").astype(float)
+    frame["tgrade"] = frame["tgrade"].map({"I": 1.0, "II": 2.0, "III": 3.0})
+    return _by_rank(frame.astype(float), "age")
+
+
+@cache
+def lung() -> pd.DataFrame:
+    """age, sex, ph.ecog, wt.loss of complete patients; site = institution, those under 12 patients together."""
+    frame = load_lung().dropna(subset=["inst", "age", "sex", "ph.ecog", "wt.loss"])
+    frame = frame.rename(columns={"status": "event"})[["inst", "time", "event", "age", "sex", "ph.ecog", "wt.loss"]]
+    sizes = frame["inst"].value_counts()
+    large = sorted(sizes.index[sizes >= 12])
+    frame["site"] = frame["inst"].map({inst: i for i, inst in enumerate(large)}).fillna(len(large)).astype(int)
+    frame["event"] = (frame["event"] > frame["event"].min()).astype(float)
+    return frame.drop(columns="inst").astype({"time": float}).sort_values("site", kind="stable", ignore_index=True)
+
+
+def _by_rank(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Four sites of different size by rank of a column with noise."""
+    rng = np.random.default_rng(3)
+    noisy = frame[column] + frame[column].std() * rng.standard_normal(len(frame))
+    rank = np.argsort(np.argsort(noisy.to_numpy())) / len(frame)
+    return frame.assign(site=np.digitize(rank, [0.1, 0.4, 0.75])).sort_values("site", kind="stable", ignore_index=True)
+
+
+def standardised(frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """Pooled z-scores, divisor n - 1."""
+    x = frame[columns].to_numpy(float)
+    return (x - x.mean(0)) / x.std(0, ddof=1)
+
+
+def score(frame: pd.DataFrame, columns: list[str], noise: float, seed: int) -> np.ndarray:
+    """A risk on the grid of 1e-4, of no model: a noisy logistic of some columns; what is validated in the table."""
+    z = standardised(frame, columns).sum(1) + noise * np.random.default_rng(seed).standard_normal(len(frame))
+    return np.rint(1e4 / (1 + np.exp(-z))) / 1e4

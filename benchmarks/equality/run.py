@@ -1,0 +1,76 @@
+"""Equality: every figure of a federation beside the same figure of pooled rows and other software.
+
+    python benchmarks/equality/run.py            # print the table, write docs/equality.md and docs/equality.json
+    python benchmarks/equality/run.py --only cox # the rows whose name holds a word; writes nothing
+
+Each item runs twice: with plain float sums, and with the product's own masked fixed-point sums. `rounds` are messages a
+site answers, `bytes` what it sends. A row that misses its target is printed and published like the others.
+"""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import items_tables
+from item import Item, compare
+
+DOCS = Path(__file__).parents[2] / "docs"
+MODULES = (items_tables,)
+HEAD = ("item", "data", "sums", "rounds", "bytes a site", "largest difference", "target", "pooled reference")
+
+
+def items() -> list[Item]:
+    """All items, in the order of the table."""
+    return [item for module in MODULES for item in module.ITEMS]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row as text."""
+    miss = "" if row["reached"] else f" **missed** ({row['largest_in']})"
+    numbers = [f"{row['rounds']}", f"{row['bytes']:,}", f"{row['difference']:.1e}{miss}", f"{row['target']:.0e}"]
+    return [row["item"], row["data"], row["sums"], *numbers, row["reference"]]
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """docs/equality.md."""
+    missed = [row for row in rows if not row["reached"]]
+    lines = [
+        "# Federated figures beside the pooled analysis",
+        "",
+        "Written by `make equality`. Every figure is computed twice as sums over sites (float: plain float64 sums; masked:",
+        "the fixed-point sums under masks that a federation really uses), and once from all rows on one pile by other",
+        "software, in scripts that import nothing of ours ([benchmarks/equality](../benchmarks/equality)). The difference",
+        "is the largest |ours - reference| / max(1, |reference|) over all numbers of the item; rounds are messages that a",
+        "site answers.",
+        "",
+        f"{len(rows)} rows, {len(missed)} miss their target" + ("." if not missed else ":"),
+        *(f"- {row['item']} ({row['sums']}): {row['difference']:.1e} against {row['target']:.0e}" for row in missed),
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|" + " --- |" * len(HEAD),
+        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the items and publish the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    rows = []
+    for item in items():
+        if options.only.lower() in item.name.lower():
+            for sums in ("float", "masked"):
+                rows.append(compare(item, sums))
+                print(" | ".join(cells(rows[-1])), flush=True)
+    if not options.only:
+        (DOCS / "equality.md").write_text(markdown(rows), encoding="utf-8")
+        (DOCS / "equality.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
