@@ -21,9 +21,9 @@ from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 
 TIMED_VIEWS = ("survival", "scored_survival")
-OWN_TIMES = ("cox.stratum", "concordance.pairs_within_site")
+OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "concordance.pairs_within_site")
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
-SQUARES = ("correlation.cross_products", "logistic.terms", "lasso.terms", "cox.risk_sets", "cox.stratum")
+SQUARES = ("correlation.cross_products", "logistic.terms", "lasso.terms", "lasso_cox.terms", "cox.risk_sets", "cox.stratum")
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
 CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint")
@@ -88,6 +88,8 @@ def width(statistic: str, parameters: Mapping[str, Any], rows: Any) -> int:
         return 0
     if statistic == "lasso.terms":  # its second moments are those of the working sets, the intercept apart
         return int(np.asarray(parameters["working"])[:, 1:].sum(axis=1).max(initial=0))
+    if statistic == "lasso_cox.terms":  # which has no intercept
+        return int(np.asarray(parameters["working"]).sum(axis=1).max(initial=0))
     return int(rows.x.shape[1])
 
 

@@ -11,6 +11,9 @@ from cohortium.common.study_data import Keys, Level, Name, Positive
 
 Lambda = Literal["min", "1se"]
 Folds = Annotated[int, Field(ge=2, le=50)]
+# left out of the hash where it is 1: a study without it is the study it always was
+Mixing = Annotated[float, Field(gt=0, le=1, exclude_if=lambda value: value == 1)]
+"""Share of the L1 penalty: 1 is the LASSO, less an elastic net (glmnet: alpha; scikit-learn: l1_ratio)."""
 
 
 class Screen(Keys):
@@ -38,6 +41,7 @@ class LassoSelection(Keys):
     lambda_: Lambda = Field(default="min", alias="lambda")
     folds: Folds = 10
     n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
+    mixing: Mixing = 1.0
 
 
 def _as_table(value: Any) -> Any:
@@ -98,7 +102,7 @@ class LogisticModel(ModelTable):
 
 
 class LassoModel(ModelTable):
-    """[model.NAME] of kind lasso: an L1-penalised logistic path, its lambda chosen by inner cross-validation."""
+    """[model.NAME] of kind lasso: a penalised path (logistic, or Cox stratified by site), lambda chosen by inner cross-validation."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -106,6 +110,7 @@ class LassoModel(ModelTable):
     lambda_: Lambda = Field(default="min", alias="lambda")
     folds: Folds = 10
     n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
+    mixing: Mixing = 1.0
     aggregation: Literal["exact", "fedavg"] = "exact"
 
 

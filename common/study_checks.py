@@ -13,7 +13,8 @@ from cohortium.common.study_images import RingRegion
 if TYPE_CHECKING:
     from cohortium.common.study import Study
 
-ENDPOINT_KIND = {"logistic": "binary", "lasso": "binary", "network": "binary", "cox": "survival"}
+ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival"}
+"""Kinds of model that need one kind of endpoint; a lasso takes either."""
 UNKEPT_PROMISES = (("validation", "bootstrap"),)
 """Keys that nothing acts on: a value is refused, since a limit that is silently not applied is worse than none."""
 RESERVED_NAMES = ("patient_id", "part", "fold")
@@ -73,7 +74,7 @@ def _models(study: "Study") -> Iterator[Mistake]:
         table = f"[model.{name}]"
         yield from _unknown(table, "endpoint", [model.endpoint], study.endpoint, "endpoint")
         endpoint = study.endpoint.get(model.endpoint)
-        needed = ENDPOINT_KIND[model.kind]
+        needed = ENDPOINT_KIND.get(model.kind, endpoint.kind if endpoint is not None else "")
         if endpoint is not None and endpoint.kind != needed:
             problem = (
                 f"is a {endpoint.kind} endpoint, a {model.kind} model needs a {needed} one; change kind or endpoint"
@@ -90,8 +91,8 @@ def _models(study: "Study") -> Iterator[Mistake]:
                 problem = "is the column of an endpoint: the outcome cannot predict itself; remove it"
                 yield Mistake(table, f"predictors = {shown(predictor)}", problem)
         for i, step in enumerate(model.selection):
-            if model.kind == "cox":
-                problem = "selection works on binary endpoints; select in a binary model, or name the predictors"
+            if endpoint is not None and endpoint.kind == "survival" and step.method != "lasso":
+                problem = "works on binary endpoints; of a survival endpoint lasso selects, or name the predictors"
                 yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
     yield from _circles(study)
 

@@ -25,6 +25,7 @@ from cohortium.strategies import (
     correlation,
     fedavg,
     lasso,
+    lasso_cox,
     levels,
     logistic,
     moments,
@@ -150,13 +151,13 @@ def _fits(study: Study) -> Iterator[Release]:
             if isinstance(step, Correlation):
                 yield design.asks(purpose, correlation.cross_products, lambda p: (_labelled(p), {}))
             if isinstance(step, LassoSelection):
-                yield from _lasso(design, purpose, step)
+                yield from _lasso(design, purpose, step, model.endpoint)
         yield from _fit(design, f"fit {name}", model)
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
     if isinstance(model, LassoModel):
-        yield from _lasso(design, purpose, model)
+        yield from _lasso(design, purpose, model, model.endpoint)
     elif isinstance(model, NetworkModel):
 
         def update(p: int) -> Share:
@@ -182,7 +183,9 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
         yield design.asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
 
 
-def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel) -> Iterator[Release]:
+def _lasso(
+    design: _Design, purpose: str, step: LassoSelection | LassoModel, endpoint: str
+) -> Iterator[Release]:
     """The path and its inner cross-validation: at most every penalty of every training set, on all columns."""
     models = step.n_lambda * (step.folds + 1)
 
@@ -190,8 +193,16 @@ def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel) -> 
         working = np.ones((1, p + 1), dtype=bool)
         return _labelled(p), {"coefficients": np.zeros((1, p + 1)), "held_out": np.array([-1]), "working": working}
 
-    yield design.asks(purpose, lasso.start, lambda p: (_labelled(p), {"folds": step.folds}))
-    one = design.asks(purpose, lasso.terms, one_model)
+    def one_cox_model(p: int) -> Share:
+        rows, asked = one_model(p)
+        return _folded(p), asked | {"coefficients": np.zeros((1, p)), "working": np.ones((1, p), dtype=bool)}
+
+    if design.study.endpoint[endpoint].kind == "survival":
+        yield design.asks(purpose, lasso_cox.start, lambda p: (_folded(p), {"folds": step.folds}))
+        one = design.asks(purpose, lasso_cox.terms, one_cox_model)
+    else:
+        yield design.asks(purpose, lasso.start, lambda p: (_labelled(p), {"folds": step.folds}))
+        one = design.asks(purpose, lasso.terms, one_model)
     yield replace(one, size=lambda **values: models * one.size(**values))
 
 
@@ -233,3 +244,7 @@ def _labelled(columns: int) -> Labelled:
 
 def _survival(columns: int) -> Survival:
     return Survival(np.empty((0, columns)), NOBODY, NOBODY)
+
+
+def _folded(columns: int) -> FoldedSurvival:
+    return FoldedSurvival(np.empty((0, columns)), NOBODY, NOBODY, NOBODY.astype(np.int64))

@@ -138,14 +138,16 @@ def advance(models: Models, active: Counts, at: At, sets: TrainingSets) -> None:
     step = _newton(at, gradient, here, penalty, ridge, patients[on])
     models.coefficients[forward] = step
     needed = (here != 0) | (step != 0) | (penalty == 0)
-    intercepts = sets.intercept.shape[1]
-    room = sets.most_columns + intercepts - needed.sum(axis=1)
-    if (room < 0).any():
-        models.dropped |= models.place >= models.place[forward[room < 0]].min()
-    returning = models.working[forward] & ~needed & (np.abs(gradient) > 0.7 * penalty)
-    needed |= returning & (room >= returning.sum(axis=1))[:, None]
-    room = sets.most_columns + intercepts - needed.sum(axis=1)
-    models.working[forward] = needed | _strongest(np.where(needed, 0.0, np.abs(gradient) - penalty), room)
+    room = sets.most_columns + sets.intercept.shape[1] - needed.sum(axis=1)
+    old = models.working[forward]
+    working = needed | _strongest(np.where(needed, 0.0, np.abs(gradient) - penalty), room)
+    returning = old & ~working & (np.abs(gradient) > 0.7 * penalty)
+    working |= returning & (working.sum(axis=1) - needed.sum(axis=1) + returning.sum(axis=1) <= room)[:, None]
+    models.working[forward] = working
+    solved_within = penalised_quadratic.violation(np.where(old, gradient, 0.0), here, penalty) <= KKT
+    stuck = (models.violation[forward] > KKT) & solved_within & ~(working & ~old).any(axis=1)
+    if (too_many := (room < 0) | stuck).any():
+        models.dropped |= models.place >= models.place[forward[too_many]].min()
 
 
 def _newton(at: At, gradient: Array, here: Array, penalty: Array, ridge: Array, patients: Array) -> Array:

@@ -24,7 +24,7 @@ from cohortium.common import cohort
 from cohortium.common.heads import Head
 from cohortium.common.study import Study
 from cohortium.common.table import Table
-from cohortium.strategies.rows import Array, Labelled, Matrix, Scored, ScoredSurvival, Survival
+from cohortium.strategies.rows import Array, FoldedSurvival, Labelled, Matrix, Scored, ScoredSurvival, Survival
 
 View = Mapping[str, Any]
 STACK_FOLDS = 5  # folds of out-of-fold stacking where the study has no cross-validation of its own
@@ -266,27 +266,32 @@ def _labelled(view: View, context: Context) -> Labelled:
     y = outcome_class(context, view["endpoint"])[rows]
     fold = np.zeros(len(y), dtype=np.int64)
     if view.get("inner_folds"):
-        fold = cohort.assign_folds(
-            context.study.study.seed,
-            context.site,
-            site_offset(context.study, context.site),
-            context.table.patient_id[rows],
-            y,
-            view["inner_folds"],
-            label="inner",
-        )
+        fold = _inner_folds(context, rows, y, view["inner_folds"])
     return Labelled(x=design(context, view, without, "out_of_fold")[rows], y=y.astype(np.float64), fold=fold)
 
 
-def _survival(view: View, context: Context) -> Survival:
+def _inner_folds(context: Context, rows: NDArray[np.bool_], classes: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Inner fold of each chosen patient, by outcome or event."""
+    return cohort.assign_folds(
+        context.study.study.seed,
+        context.site,
+        site_offset(context.study, context.site),
+        context.table.patient_id[rows],
+        classes,
+        folds,
+        label="inner",
+    )
+
+
+def _survival(view: View, context: Context) -> Survival | FoldedSurvival:
     rows = selected(context, view["rows"])
     without = tuple(view["rows"].get("without", ()))
     time, event = survival_times(context, view["endpoint"], view.get("time_step"))
-    return Survival(
-        x=design(context, view, without, "out_of_fold")[rows],
-        time=time[rows],
-        event=event[rows],
-    )
+    x = design(context, view, without, "out_of_fold")[rows]
+    if view.get("inner_folds"):
+        fold = _inner_folds(context, rows, outcome_class(context, view["endpoint"])[rows], view["inner_folds"])
+        return FoldedSurvival(x=x, time=time[rows], event=event[rows], fold=fold)
+    return Survival(x=x, time=time[rows], event=event[rows])
 
 
 def survival_times(context: Context, endpoint: str, time_step: float | None) -> tuple[Array, Array]:

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from cohortium.common.study_analysis import Correlation, LassoSelection, Model, Screen
+from cohortium.common.study_analysis import Correlation, Model, Screen
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
-from cohortium.strategies import correlation, lasso, screening
+from cohortium.server.stages.penalised import penalised_path
+from cohortium.strategies import correlation, screening
 
 
 def select(
@@ -33,7 +34,7 @@ def select(
             view = _standardised(rows, columns)
             kept = correlation.prune(correlation.gram(federation.rows(view)), strength, step.r)
         else:
-            path = _lasso(federation, model, rows, columns, step)
+            path = penalised_path(federation, rows, columns, step)
             kept = path.selected
         whole = columns.whole_variables(kept)
         columns = columns.take(whole)
@@ -48,16 +49,3 @@ def _standardised(rows: dict[str, Any], columns: Columns) -> dict[str, Any]:
 def _t_test(federation: StudyFederation, model: Model, rows: dict[str, Any], columns: Columns) -> Any:
     del model
     return screening.t_test(federation.rows(_standardised(rows, columns)), len(columns))
-
-
-def _lasso(
-    federation: StudyFederation, model: Model, rows: dict[str, Any], columns: Columns, step: LassoSelection
-) -> Any:
-    view = {
-        "kind": "labelled",
-        "rows": rows,
-        "endpoint": model.endpoint,
-        "inner_folds": step.folds,
-        **columns.recipe,
-    }
-    return lasso.fit(federation.rows(view), len(columns), n_lambda=step.n_lambda, folds=step.folds, rule=step.lambda_)

@@ -8,13 +8,13 @@ from cohortium.common.study_analysis import CoxModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit
+from cohortium.server.stages.penalised import path_notes
 from cohortium.strategies import cox
 from cohortium.strategies.cohort_figures import time_step
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """Newton steps on all columns; the baseline hazard where sites share one."""
-    del path
     study, model = federation.study, cast(CoxModel, federation.study.model[name])
     # each site's own baseline needs no common time grid: nothing of single times leaves the site
     step = time_step(study, model.endpoint) if model.strata == "none" else None
@@ -27,6 +27,7 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         "ties": model.ties,
         "strata": model.strata,
         "events": fit.events,
+        **path_notes(path),
     }
     if fit.baseline is not None:
         hazard = fit.baseline.cumulative_hazard * np.exp(-uncentred)  # of a patient with score 0

@@ -8,8 +8,8 @@ from cohortium.common.errors import StudyError
 from cohortium.common.study_analysis import LassoModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.fitted import Fit, in_study_units, labelled
-from cohortium.strategies import lasso
+from cohortium.server.stages.fitted import Fit, in_study_units
+from cohortium.server.stages.penalised import path_notes, penalised_path
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
@@ -19,35 +19,20 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         raise StudyError(
             f'study.toml [model.{name}] aggregation = "fedavg" is not available in this version; use "exact"'
         )
-    path = lasso.fit(
-        federation.rows(labelled(rows, columns, inner_folds=model.folds)),
-        len(columns),
-        n_lambda=model.n_lambda,
-        folds=model.folds,
-        rule=model.lambda_,
-    )
+    path = penalised_path(federation, rows, columns, model)
     kept = path.selected
     columns, coefficients = columns.take(kept), path.chosen[np.concatenate([[0], kept + 1])]
-    estimates, _ = in_study_units(columns, coefficients, np.zeros((len(coefficients),) * 2))
+    no_errors = np.zeros((len(coefficients),) * 2)
+    if federation.study.endpoint[model.endpoint].kind == "survival":
+        # as in a Cox model: no intercept, so that the score is the linear predictor of the raw columns
+        coefficients[0] = np.sum(coefficients[1:] * columns.centre / columns.scale)
+        terms, estimates = columns.names, in_study_units(columns, coefficients, no_errors)[0][1:]
+    else:
+        terms, estimates = ("(Intercept)", *columns.names), in_study_units(columns, coefficients, no_errors)[0]
     return Fit(
         columns=columns,
         published={**columns.recipe, "coefficients": coefficients},
-        terms=("(Intercept)", *columns.names),
+        terms=terms,
         estimates=estimates,
         notes=path_notes(path),
     )
-
-
-def path_notes(path: Any) -> dict[str, Any]:
-    """What the report says of a LASSO path: the chosen lambda and the cross-validated deviance."""
-    if path is None:
-        return {}
-    return {
-        "lambda": float(path.lambdas[path.index]),
-        "path": {
-            "lambda": path.lambdas.tolist(),
-            "nonzero": np.count_nonzero(path.coefficients[:, 1:], axis=1).tolist(),
-            "cv_deviance": path.cv_deviance.tolist(),
-            "cv_deviance_se": path.cv_se.tolist(),
-        },
-    }

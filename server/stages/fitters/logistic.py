@@ -7,7 +7,7 @@ from cohortium.common.study_analysis import LogisticModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit, in_study_units, labelled
-from cohortium.server.stages.fitters.lasso import path_notes
+from cohortium.server.stages.penalised import path_notes
 from cohortium.strategies import logistic
 
 

@@ -1,0 +1,43 @@
+"""Penalised: the path of one replicate, for a [model.NAME] of kind lasso and for a LASSO selection step."""
+
+from typing import Any
+
+from cohortium.common.study_analysis import LassoModel, LassoSelection
+from cohortium.server.federation import StudyFederation
+from cohortium.server.stages.columns import Columns
+from cohortium.strategies import lasso, lasso_cox
+from cohortium.strategies.lasso_path import LassoPath
+
+
+def penalised_path(
+    federation: StudyFederation, rows: dict[str, Any], columns: Columns, settings: LassoModel | LassoSelection
+) -> LassoPath:
+    """The path of all columns with its inner cross-validation; of a survival endpoint stratified by site."""
+    kind = federation.study.endpoint[rows["endpoint"]].kind
+    view = {"kind": {"binary": "labelled", "survival": "survival"}[kind], "rows": rows, "endpoint": rows["endpoint"]}
+    if kind == "survival":  # a site's patients are compared among themselves: their times are taken as they are
+        view["time_step"] = None
+    fit = {"binary": lasso.fit, "survival": lasso_cox.fit}[kind]
+    return fit(
+        federation.rows(view | columns.recipe | {"inner_folds": settings.folds}),
+        len(columns),
+        n_lambda=settings.n_lambda,
+        folds=settings.folds,
+        rule=settings.lambda_,
+        mixing=settings.mixing,
+    )
+
+
+def path_notes(path: LassoPath | None) -> dict[str, Any]:
+    """What the report says of a path: the chosen lambda and the cross-validated deviance."""
+    if path is None:
+        return {}
+    return {
+        "lambda": float(path.lambdas[path.index]),
+        "path": {
+            "lambda": path.lambdas.tolist(),
+            "nonzero": (path.coefficients[:, 1:] != 0).sum(axis=1).tolist(),
+            "cv_deviance": path.cv_deviance.tolist(),
+            "cv_deviance_se": path.cv_se.tolist(),
+        },
+    }
