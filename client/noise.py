@@ -16,12 +16,19 @@ from cohortium.common.codec import pack
 from cohortium.common.discrete_gaussian import LARGEST_SIGMA, Keystream, discrete_gaussian
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Statistic
-from cohortium.common.privacy_accountant import Accountant
+from cohortium.common.privacy_accountant import Accountant, affordable
 from cohortium.common.table import Table
+from cohortium.sites.site_file import Site
 from cohortium.strategies import views
 
 ROW_KEYS = {"part", "endpoint", "without", "patients"}
 VIEW_KEYS = {"kind", "rows", "endpoint", "group", "blocks", "centre", "scale", "fill", "of", "models"}
+
+
+def account_of(site: Site) -> Accountant:
+    """The privacy account in a site's workspace, with the limit over all studies that its site file sets."""
+    limit = site.site.epsilon
+    return Accountant(site.workspace, None if limit is None else affordable(limit, site.site.delta))
 
 
 def noised_share(

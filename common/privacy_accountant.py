@@ -11,7 +11,8 @@ Patients of different parts of a study are different patients: a study costs wha
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,12 @@ class Accountant:
     Parameters
     ----------
     workspace : Path
+    limit : float, optional
+        Rho that all studies together may cost, whoever's patients they are about. Unset: each study's own budget alone.
     """
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, limit: float | None = None) -> None:
+        self._limit = limit
         workspace.mkdir(parents=True, exist_ok=True)
         self._database = LockedDatabase(workspace / FILE, _SCHEMA)
 
@@ -110,7 +114,8 @@ class Accountant:
         Raises
         ------
         SumRefused
-            The budget does not pay for it. Nothing was charged and nothing may leave.
+            The budget does not pay for it, or the site's limit over all studies. Nothing was charged and nothing may
+            leave.
         """
         with self._database.transaction() as database:
             known = database.execute("SELECT answer FROM charge WHERE query = ?", (query,)).fetchone()
@@ -124,6 +129,12 @@ class Accountant:
                     f"{statistic} would cost more than is left of the epsilon that this site approved with the study "
                     f"for its {part} part; nothing was sent. What was answered can be asked again at no cost",
                 )
+            if self._limit is not None and _costs([*_charges(database), (study, part, rho)]) > self._limit:
+                raise SumRefused(
+                    "privacy budget",
+                    f"{statistic} would cost more than is left of the epsilon that this site gives to all studies "
+                    "together; nothing was sent. What was answered can be asked again at no cost",
+                )
             arrays = list(make())
             kept = (datetime.now(UTC).isoformat(timespec="seconds"), study, part, statistic, query, rho)
             database.execute(
@@ -134,12 +145,9 @@ class Accountant:
 
     def spent(self, study: str | None = None) -> float:
         """Rho charged for a study: that of its costliest part. Unset: all studies together."""
-        by_part: dict[str, dict[str, list[float]]] = {}
         with self._database.transaction() as database:
-            for of, part, rho in database.execute("SELECT study, part, rho FROM charge"):
-                by_part.setdefault(of, {}).setdefault(part, []).append(rho)
-        costliest: Mapping[str, float] = {of: max(map(math.fsum, parts.values())) for of, parts in by_part.items()}
-        return costliest.get(study, 0.0) if study is not None else math.fsum(costliest.values())
+            charged = _charges(database)
+        return _costs([charge for charge in charged if study in (None, charge[0])])
 
     def charges(self) -> list[dict[str, Any]]:
         """Every charge in order: ``{time, study, part, statistic, rho}``; no answers."""
@@ -147,3 +155,15 @@ class Accountant:
         with self._database.transaction() as database:
             found = database.execute(f"SELECT {', '.join(columns)} FROM charge ORDER BY number").fetchall()
         return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+def _charges(database: sqlite3.Connection) -> list[tuple[str, str, float]]:
+    return database.execute("SELECT study, part, rho FROM charge").fetchall()
+
+
+def _costs(charged: Sequence[tuple[str, str, float]]) -> float:
+    """Rho of charges (study, part, rho): of every study that of its costliest part, added over the studies."""
+    by_part: dict[str, dict[str, list[float]]] = {}
+    for study, part, rho in charged:
+        by_part.setdefault(study, {}).setdefault(part, []).append(rho)
+    return math.fsum(max(map(math.fsum, parts.values())) for parts in by_part.values())

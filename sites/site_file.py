@@ -24,7 +24,8 @@ class Installation(Keys):
     """[site]: the hospital's name in the study and how its machine works.
 
     `allow` lists the statistics that may leave (``"*"`` and ``"cox.*"`` are patterns); `opt_ins` the study keys whose
-    wider values this site accepts when it approves a study (see `Study.opt_ins`).
+    wider values this site accepts when it approves a study (see `Study.opt_ins`). `epsilon`, at `delta`, is what all
+    studies under differential privacy together may cost here; unset, each has what was approved with it.
     """
 
     name: Name
@@ -32,6 +33,8 @@ class Installation(Keys):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?)$")] = "cpu"
     allow: tuple[Text, ...] = ("*",)
     opt_ins: tuple[OptIn, ...] = ()
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
 
 
 class Data(Keys):
