@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COHORT = "figures.cohort"
 TABLE = "figures.table_one"
 """Names of finished figures on an allow list."""
+FLOW = "flow"
+"""Declared counts, on the site's meter."""
 
 
 def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str, Any]:
