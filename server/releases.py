@@ -35,7 +35,7 @@ from cohortium.strategies import (
     table_one,
 )
 from cohortium.strategies.describe import outcome_groups
-from cohortium.strategies.rows import Labelled, Matrix, Scored, Survival
+from cohortium.strategies.rows import FoldedSurvival, Labelled, Matrix, Scored, Survival
 
 PARTS = ("train", "internal", "external")
 
