@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import SumVoid, WireError
@@ -172,7 +173,8 @@ class SiteCalls:
         self._set_up()
         assert self._roster is not None
         self._number += 1
-        slot = slots_of(mode, [unpack(question.item) for question in questions])
+        slot: tuple[str | int, ...] = slots_of(mode, [unpack(question.item) for question in questions])
+        opened = self._journal.survivors(slot)
         one = ServerSum(
             study=self.study.hash,
             run=self._run,
@@ -184,7 +186,7 @@ class SiteCalls:
             parameters=parameters,
             layout=layout,
             minimum_sites=self.study.privacy.minimum_sites,
-            among=self._named.get(slot),
+            among=opened or self._named.get(slot),
         )
         replies = self._ask({"kind": "sum", **one.request}, self.sites)
         if refused := held_back(replies, len(questions)):
@@ -195,29 +197,49 @@ class SiteCalls:
                 one.receive(site, reply)
         if mode == "survivors":
             self._check_quorum(one.contributors)
-            self._open(one)
+            if opened and one.contributors != opened:
+                absent = ", ".join(site for site in opened if site not in one.contributors)
+                raise SumVoid(f"this round was opened over {', '.join(opened)}, and no others; no answer from {absent}")
+            totals = self._open(one)
         else:
             all_there(replies)
-        totals = one.total()
+            totals = one.total()
         self._enclosed_reached(replies)
         return {"totals": totals, "contributors": list(one.contributors)}
 
-    def _open(self, one: ServerSum) -> None:
-        """The survivors of a sum, signed where a site is missing, and their shares."""
+    def _open(self, one: ServerSum) -> list[NDArray[Any]]:
+        """The total over the survivors, who sign who they are where a site is missing, and then give their shares.
+
+        Raises
+        ------
+        SumRefused
+            Too few sites would do so; says why one would not.
+        SumVoid
+            Too few sites answered.
+        """
         signing = one.sign_requests()
-        # the sites open a round for one set of survivors: asked again, it is asked of the same
-        self._named[one.query.slot] = one.contributors
-        if signing:
-            self._each(signing, "sign", one.receive_signature)
-        self._each(one.unmask_requests(), "unmask", one.receive_unmask)
+        self._named[one.query.slot] = one.contributors  # asked again, it is asked of no others
+        replies: dict[str, dict[str, Any] | Failure] = {}
+        try:
+            if signing:
+                replies |= self._each(signing, "sign", one.receive_signature)
+            opening = one.unmask_requests()
+            # on disk before any site opens the round, which it does for one set of survivors, in whichever run
+            self._journal.name_survivors(one.query.slot, one.contributors)
+            replies |= self._each(opening, "unmask", one.receive_unmask)
+            return one.total()
+        except SumVoid:
+            held_back(replies, 0)
+            raise
 
     def _each(
         self, requests: Mapping[str, dict[str, Any]], kind: str, receive: Callable[[str, dict[str, Any]], None]
-    ) -> None:
-        asked = {site: {"kind": kind, **request} for site, request in requests.items()}
-        for site, reply in self._ask_each(asked).items():
+    ) -> dict[str, dict[str, Any] | Failure]:
+        replies = self._ask_each({site: {"kind": kind, **request} for site, request in requests.items()})
+        for site, reply in replies.items():
             if isinstance(reply, dict):
                 receive(site, reply)
+        return replies
 
     def _check_quorum(self, answered: Sequence[str]) -> None:
         """A round of a network goes on without a site, but not without one that the study's quorum names."""
