@@ -1,6 +1,7 @@
-"""`cohortium site log`: read and verify a site's ledger, for the hospital and whoever looks after its data."""
+"""`cohortium site log`: a site's ledger, verified, and its accounts, for the hospital and whoever protects its data."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +20,19 @@ def log(
 ) -> None:
     """Print and verify what left this site and what it approved, oldest first; the ledger holds no numbers.
 
+    Below, of each approved study: released numbers and privacy spent, with the limits that were approved.
     The code is 2 if the ledger was tampered with; lines before the first broken one are printed.
     """
+    from cohortium.client.accounts import account_of_all, accounts
     from cohortium.common.errors import SiteError
     from cohortium.common.ledger import Ledger
     from cohortium.sites.site_file import load_site
 
-    folder = workspace or load_site(site).workspace
+    if workspace is None:
+        here = load_site(site)
+        folder = here.workspace
+    else:
+        here, folder = None, workspace
     if not folder.is_dir():
         raise SiteError(f"workspace {folder}: there is no such folder; give the site's with --workspace")
     ledger, entries, broken = Ledger(folder), [], None
@@ -41,14 +48,39 @@ def log(
     except SiteError as found:
         broken = found
     head = ledger.head()
+    studies, together = [], None
+    try:
+        studies, together = accounts(folder), account_of_all(folder, here) if here else None
+    except SiteError as found:  # an approved study was altered
+        broken = broken or found
     if as_json:
         state = {"whole": broken is None, "broken": str(broken) if broken else None}
+        state |= {"accounts": studies, "privacy_of_all_studies": together}
         typer.echo(json.dumps({**state, "lines": head.lines, "digest": head.digest, "entries": entries}, indent=1))
+    else:
+        for line in _accounts(studies, together):
+            typer.echo(line)
     if broken is not None:
         raise broken
     if not as_json:
         messages = sum(entry.get("kind") != "approval" for entry in entries)
         typer.echo(f"{messages} messages left this site; the ledger is whole: {head.lines} lines, digest {head.digest}")
+
+
+def _accounts(studies: list[dict[str, Any]], together: dict[str, float] | None) -> Iterator[str]:
+    """What each study has cost, a line an account."""
+    for entry in studies:
+        about, released, privacy = f"study {entry['study'][:12]}", entry["released_numbers"], entry["privacy"]
+        if released:
+            yield f"{about}  {released['numbers']} of {released['limit']} numbers released"
+        if privacy:
+            yield f"{about}  {_privacy(privacy)} approved with it"
+    if together:
+        yield f"all studies         {_privacy(together)} of site.toml"
+
+
+def _privacy(account: dict[str, float]) -> str:
+    return f"epsilon {account['epsilon']:.3g} spent of {account['approved']:g} (delta {account['delta']:g})"
 
 
 def _words(entry: dict[str, Any]) -> list[str]:
