@@ -45,7 +45,11 @@ def gram(federation: Federation) -> Array:
     NotIdentifiable
         Fewer than two patients.
     """
-    at = federation.sum(cross_products)
+    return pearson(federation.sum(cross_products))
+
+
+def pearson(at: Gram) -> Array:
+    """Correlation from cross-products of standardised columns, (p, p); no sum. Raises as `gram`."""
     if at.patients < 2:
         raise NotIdentifiable(f"correlation: {int(at.patients)} patients in this cohort; two are needed")
     covariance = triangle.symmetric(at.products) - np.outer(at.total, at.total) / at.patients

@@ -1,0 +1,76 @@
+"""ICC: the published table of Shrout & Fleiss, and the pooled analysis of variance."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from cohortium.common.federation import PooledSites
+from cohortium.strategies import icc
+from cohortium.strategies.icc import Repeated
+from tests.strategies.additivity import FixedPointSites, check, split
+
+JUDGES = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
+"""Shrout & Fleiss, Psychological Bulletin 86:420, 1979, table 2: six targets, four judges."""
+
+
+@pytest.fixture(scope="module")
+def rows() -> Repeated:
+    """Thirty features, measured three times with noise and a shift; some measurements missing."""
+    x = load_breast_cancer().data
+    rng = np.random.default_rng(4)
+    repeated = x[:, :, None] + x.std(0)[:, None] * (0.4 * rng.normal(size=(*x.shape, 3)) + [0, 0.1, 0.3])
+    repeated[rng.random(repeated.shape) < 0.02] = np.nan
+    return Repeated(repeated)
+
+
+def test_published_table():
+    """Table 4 of the paper: ICC(2,1) = .29, ICC(3,1) = .71."""
+    federation = PooledSites(split(Repeated(JUDGES[:, None]), [1, 0, 5]))
+    ours = icc.fit(federation, np.array([5.0]), np.array([2.0]))
+    assert round(float(ours.icc_2_1[0]), 2) == 0.29
+    assert round(float(ours.icc_3_1[0]), 2) == 0.71
+    assert federation.rounds == 1
+
+
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_equals_the_pooled_analysis_of_variance(rows, kind):
+    pd = pytest.importorskip("pandas")
+    federation = kind(split(rows, [249, 171, 100, 49]))
+    ours = icc.fit(federation, np.nanmean(rows.x, axis=(0, 2)), np.nanstd(rows.x, axis=(0, 2)))
+    for feature in (0, 17, 29):
+        x = rows.x[:, feature]
+        x = x[~np.isnan(x).any(axis=1)][:80] if kind is PooledSites else x[~np.isnan(x).any(axis=1)]
+        if kind is PooledSites:  # the analysis of variance of a library, on fewer patients: dummies of all are slow
+            part = icc.fit(PooledSites([Repeated(x[:, None])]), np.array([x.mean()]), np.array([x.std()]))
+            n, k = x.shape
+            long = pd.DataFrame(
+                {"v": x.ravel() / x.std(), "patient": np.repeat(np.arange(n), k), "time": np.tile(np.arange(k), n)}
+            )
+            table = anova_lm(ols("v ~ C(patient) + C(time)", long).fit())
+            patients, times, error = table["mean_sq"]
+            assert part.icc_3_1[0] == pytest.approx((patients - error) / (patients + (k - 1) * error), rel=1e-9)
+            absolute = (patients - error) / (patients + (k - 1) * error + k * (times - error) / n)
+            assert part.icc_2_1[0] == pytest.approx(absolute, rel=1e-9)
+        else:
+            whole = icc.fit(PooledSites([Repeated(x[:, None])]), np.array([0.0]), np.array([1.0]))
+            assert ours.icc_2_1[feature] == pytest.approx(whole.icc_2_1[0], rel=1e-9)
+            assert ours.icc_3_1[feature] == pytest.approx(whole.icc_3_1[0], rel=1e-9)
+            assert ours.n[feature] == len(x)
+
+
+def test_what_is_undefined():
+    constant = icc.fit(PooledSites([Repeated(np.full((5, 1, 2), 2.0))]), np.array([2.0]), np.array([1.0]))
+    alone = icc.fit(PooledSites([Repeated(JUDGES[:1, None])]), np.array([5.0]), np.array([2.0]))
+    assert np.isnan([constant.icc_2_1[0], constant.icc_3_1[0], alone.icc_2_1[0], alone.icc_3_1[0]]).all()
+
+
+def test_perfect_agreement():
+    ours = icc.fit(PooledSites([Repeated(np.repeat(JUDGES[:, :1, None], 2, axis=2))]), np.array([7.0]), np.array([1.0]))
+    assert ours.icc_2_1[0] == pytest.approx(1)
+    assert ours.icc_3_1[0] == pytest.approx(1)
+
+
+def test_local_half_adds_over_rows(rows):
+    check(icc.agreement, rows, centre=np.nanmean(rows.x, axis=(0, 2)), scale=np.nanstd(rows.x, axis=(0, 2)))
