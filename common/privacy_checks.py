@@ -27,6 +27,7 @@ def noised_mistakes(study: "Study") -> Iterator[Mistake]:
         ("[harmonise]", study.harmonise is not None),
         ("[split] folds", study.split.folds is not None),
         ("[validation] compare", bool(study.validation.compare)),
+        ("[validation] bootstrap", bool(study.validation.bootstrap)),
         ("[validation] subgroups", bool(study.validation.subgroups)),
         ("[validation] survival", study.validation.survival is not None),
         ("[[validation.analysis]]", bool(study.validation.analysis)),

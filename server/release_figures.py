@@ -11,7 +11,15 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import CoxModel
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.server.stages.validate import cohorts
-from cohortium.strategies import calibration, concordance, cutoff, discrimination, score_bins, survival
+from cohortium.strategies import (
+    calibration,
+    concordance,
+    cutoff,
+    discrimination,
+    reclassification,
+    score_bins,
+    survival,
+)
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel
 from cohortium.strategies.rows import Scored, ScoredSurvival, Survival
 from cohortium.strategies.validation import BINARY_FIGURES
@@ -46,8 +54,8 @@ def figures(study: Study) -> Iterator[Release]:
             if study.endpoint[endpoint].kind == "binary":
                 if name == "train":
                     yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
-                pairs = any({*pair} <= {model.name for model in models} for pair in spec.compare)
-                yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), compare=pairs)
+                pairs = sum({*pair} <= {model.name for model in models} for pair in spec.compare)
+                yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), pairs=pairs)
             else:
                 if name == "train":
                     yield _cells(study, spec.part, "cut-offs", score_bins.occupancy, _scored_survival(len(models)))
@@ -64,9 +72,7 @@ def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
     return found
 
 
-def _binary(
-    study: Study, part: str, purpose: str, models: int, folds: int, *, compare: bool = False
-) -> Iterator[Release]:
+def _binary(study: Study, part: str, purpose: str, models: int, folds: int, *, pairs: int = 0) -> Iterator[Release]:
     rows = Scored(np.empty((0, models)), NOBODY, NOBODY.astype(np.int64))
     thresholds = np.zeros((models, 1 + len(study.validation.decision_thresholds)), np.int64)
     spline = {"knots": np.zeros((models, 4)), "basis": np.tile(np.eye(4), (models, 1, 1))}
@@ -75,8 +81,10 @@ def _binary(
     yield _cells(study, part, purpose, discrimination.histogram, rows, folds=folds)
     yield release(study, part, purpose, cutoff.above, lambda: (rows, {"thresholds": thresholds}))
     yield release(study, part, purpose, calibration.terms, lambda: (rows, step))
-    if compare:
+    if pairs:
         yield _cells(study, part, purpose, discrimination.placements, rows, tables=np.zeros((models, 2, 1)))
+        asked = {"pairs": np.zeros((pairs, 2), np.int64), "cutoffs": np.zeros(models, np.int64)}
+        yield release(study, part, purpose, reclassification.moves, lambda: (rows, asked))
 
 
 def _over_time(

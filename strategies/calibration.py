@@ -3,12 +3,12 @@
 Three logistic models of the outcome on the logit l of the score are fitted side by side for every model, in the same
 sums: ``offset`` (a + l: calibration-in-the-large), ``logistic`` (a + b l: intercept and slope, Cox, Biometrika 1958),
 ``flexible`` (l as a restricted cubic spline), whose mean distance from the score is the integrated calibration index
-(Austin & Steyerberg, Stat Med 2019, with a spline in place of loess). The Hosmer-Lemeshow test and the calibration
-curve are read from the score histogram, in groups of whole cells.
+(Austin & Steyerberg, Stat Med 2019, with a spline in place of loess). The curve and what is read from groups of
+patients: calibration_groups.py.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,15 @@ def terms(rows: Scored, *, knots: Array, basis: Array, coefficients: Array) -> T
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Updating:
+    """What recalibrating the score gains on these patients: log-likelihoods and coefficients of the nested models."""
+
+    log_likelihood: tuple[float, float, float]  # score as it is; intercept updated; intercept and slope updated
+    intercept: float  # added to the logit where the slope stays
+    recalibrated: tuple[float, float]  # intercept and slope of both
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recalibration:
     """The three fits of one model; a figure that cannot exist is an `Undefined` with its reason."""
 
@@ -98,6 +107,9 @@ class Recalibration:
     slope: float | Undefined
     slope_ci: tuple[float, float] | Undefined
     ici: float | Undefined
+    e50: float | Undefined  # median distance of the flexible fit from the score, at the mean score of each cell
+    e90: float | Undefined
+    updating: Updating | Undefined
 
 
 def fit(
@@ -131,6 +143,7 @@ def fit(
     coefficients = np.broadcast_to(factor[:, :, 1], free.shape).copy()  # the logit itself: intercept 0, slope 1
 
     at = federation.sum(terms, coefficients=coefficients, **public)
+    as_it_is = at.log_likelihood[_OFFSET]
     step, lost = _steps(at, free)
     settled = ~lost & _settled(at, step, free, tolerance * n)  # alike scores: no gradient, but no maximum either
     for _ in range(max_rounds):
@@ -146,7 +159,19 @@ def fit(
         step, lost = np.where(better[..., None], newton, step / 2), lost | singular
         settled = settled | (~lost & better & _settled(at, step, free, tolerance * n))
     coefficients += np.where(settled[..., None], step, 0)  # known already, and costs no sum
-    return [_figures(m, coefficients, at, free, settled, factor[m], n) for m in range(len(patients))]
+    figures = []
+    for m in range(len(patients)):
+        risk = special.expit(design(score[m], placed[m]) @ public["basis"][m] @ coefficients[_FLEXIBLE, m])
+        distances = weighted_quantiles(np.abs(risk - score[m]), held[m], (0.5, 0.9))
+        figures.append(_figures(m, coefficients, at, free, settled, factor[m], n, distances, float(as_it_is[m])))
+    return figures
+
+
+def weighted_quantiles(values: Array, patients: Counts, shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Smallest value with at least each share of the patients at or below it; values and patients are (cells,)."""
+    order = np.argsort(values)
+    below = np.cumsum(patients[order])
+    return tuple(float(values[order[int(np.searchsorted(below, q * below[-1] - 1e-9))]]) for q in shares)
 
 
 def knots(patients: Counts, score: Array) -> Array:
@@ -218,6 +243,8 @@ def _figures(
     settled: NDArray[np.bool_],
     factor: Array,
     n: int,
+    distances: tuple[float, ...],
+    as_it_is: float,
 ) -> Recalibration:
     none = Undefined("the scores are all alike or separate the outcome, so the recalibration has no finite maximum")
 
@@ -235,62 +262,19 @@ def _figures(
     intercept, intercept_ci = estimate(_OFFSET, 0)
     slope, slope_ci = estimate(_LOGISTIC, 1)
     ici = float(at.distance[_FLEXIBLE, m] / n) if settled[_FLEXIBLE, m] else none
-    return Recalibration(intercept=intercept, intercept_ci=intercept_ci, slope=slope, slope_ci=slope_ci, ici=ici)
-
-
-# --- from the histogram ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Groups:
-    """Patients in groups of rising score; arrays are (groups,)."""
-
-    patients: Counts
-    events: Counts
-    predicted: Array  # sum of the scores
-
-
-def groups(patients: Counts, score_sum: Counts, *, wanted: int = 10, minimum: int = 1) -> Groups:
-    """Put whole cells into about `wanted` groups of equal size.
-
-    A cell belongs to group floor(wanted * (patients in lower cells) / n), so tied scores stay together; a group with
-    fewer than `minimum` patients joins the one below (the lowest joins the one above).
-
-    Parameters
-    ----------
-    patients : (2, cells)
-    score_sum : (cells,), in grid units
-    """
-    held = patients.sum(0)
-    group = wanted * (np.cumsum(held) - held) // max(int(held.sum()), 1)
-    sums = np.stack([np.bincount(group, v, wanted + 1) for v in (held, patients[1], score_sum)]).astype(np.int64)
-    kept: list[Counts] = []
-    for column in sums[:, sums[0] > 0].T:
-        if kept and (column[0] < minimum or kept[-1][0] < minimum):
-            kept[-1] = kept[-1] + column
-        else:
-            kept.append(column)
-    table = np.array(kept, np.int64).reshape(-1, 3)
-    return Groups(patients=table[:, 0], events=table[:, 1], predicted=table[:, 2] / GRID)
-
-
-def hosmer_lemeshow(of: Groups, *, cohort: Literal["development", "validation"]) -> tuple[float, int, float]:
-    """Chi-squared, degrees of freedom and p (Hosmer & Lemeshow, Applied Logistic Regression, section 5.2.2).
-
-    The degrees of freedom are groups - 2 where the model was developed, and groups on other patients.
-
-    Raises
-    ------
-    Undefined
-        Too few groups, or a group whose predicted events are none or all.
-    """
-    variance = of.predicted * (1 - of.predicted / of.patients)
-    df = len(of.patients) - (2 if cohort == "development" else 0)
-    if df < 1:
-        raise Undefined(
-            f"the Hosmer-Lemeshow test needs more than the {len(of.patients)} groups that these scores form"
-        )
-    if not (variance > 0).all():
-        raise Undefined("a group of the Hosmer-Lemeshow test has a predicted risk of 0 or 1 throughout")
-    chi2 = float(((of.events - of.predicted) ** 2 / variance).sum())
-    return chi2, df, float(stats.chi2.sf(chi2, df))
+    e50, e90 = distances if settled[_FLEXIBLE, m] else (none, none)
+    updating: Updating | Undefined = none
+    if not isinstance(intercept, Undefined) and not isinstance(slope, Undefined):
+        of_both = float(coefficients[_LOGISTIC, m, 0] - factor[0, 1] * slope)
+        fits = (as_it_is, float(at.log_likelihood[_OFFSET, m]), float(at.log_likelihood[_LOGISTIC, m]))
+        updating = Updating(log_likelihood=fits, intercept=intercept, recalibrated=(of_both, slope))
+    return Recalibration(
+        intercept=intercept,
+        intercept_ci=intercept_ci,
+        slope=slope,
+        slope_ci=slope_ci,
+        ici=ici,
+        e50=e50,
+        e90=e90,
+        updating=updating,
+    )

@@ -23,7 +23,9 @@ Ask = Callable[[Mapping[str, Any]], Federation]
 class ScoredModel:
     """A model to validate: its name, its published digest, and its cut-off on the score grid (None: not chosen).
 
-    `baseline_survival` is that of a patient with score 0 at each horizon; empty where there is no common baseline.
+    `baseline_survival` is that of a patient with score 0 at each horizon, `baseline_curve` the same at each of
+    `time_dependent.evaluation_cells`; both empty where there is no common baseline. `log_hazard`: the score is a log
+    relative hazard.
     """
 
     name: str
@@ -32,6 +34,8 @@ class ScoredModel:
     outcome: str
     cutoff: float | None
     baseline_survival: tuple[float, ...] = ()
+    baseline_curve: tuple[float, ...] = ()
+    log_hazard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,8 @@ def study_settings(study: Study) -> dict[str, Any]:
         "minimum_count": study.privacy.minimum_count,
         "decision_thresholds": tuple(study.validation.decision_thresholds),
         "cutoff_rule": study.validation.cutoff,
+        "bootstrap": study.validation.bootstrap,
+        "seed": study.study.seed,
         "folds": 1,
         "cohort": "validation",
         "timing": {
@@ -203,4 +209,8 @@ def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) ->
             for model in models
             if model.baseline_survival and model.endpoint == endpoint
         },
+        baseline_curve={
+            model.name: model.baseline_curve for model in models if model.baseline_curve and model.endpoint == endpoint
+        },
+        log_hazards=tuple(model.name for model in models if model.log_hazard),
     )

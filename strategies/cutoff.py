@@ -128,6 +128,42 @@ class Confusion:
             "accuracy": (self.tp + self.tn, self.tp + self.fp + self.tn + self.fn),
         }
 
+    def f1(self) -> tuple[float, tuple[float, float]] | Undefined:
+        """F1 = 2 TP / (2 TP + FP + FN) and its 95 % interval.
+
+        F1 is 2 J / (1 + J) of the share J = TP / (TP + FP + FN), whose Wilson interval is carried over.
+        """
+        among = self.tp + self.fp + self.fn
+        if not among:
+            return Undefined("nobody has the outcome, and nobody is called so")
+        low, value, high = (2 * j / (1 + j) for j in np.insert(wilson(self.tp, among), 1, self.tp / among).tolist())
+        return value, (low, high)
+
+    def ratios(self) -> dict[str, tuple[float, tuple[float, float]] | Undefined]:
+        """Likelihood ratios (Simel, Samsa & Matchar, J Clin Epidemiol 1991) and diagnostic odds ratio (Woolf).
+
+        Each with its 95 % interval on the log scale; `Undefined` where a count that it divides by or takes the
+        logarithm of is 0.
+        """
+        tp, fp, tn, fn = self.tp, self.fp, self.tn, self.fn
+        with_event, without = tp + fn, tn + fp
+        return {
+            "positive_likelihood_ratio": _ratio(tp * without, fp * with_event, (tp, fp), (with_event, without)),
+            "negative_likelihood_ratio": _ratio(fn * without, tn * with_event, (fn, tn), (with_event, without)),
+            "diagnostic_odds_ratio": _ratio(tp * tn, fp * fn, (tp, fp, tn, fn), ()),
+        }
+
+
+def _ratio(
+    over: int, under: int, plus: tuple[int, ...], minus: tuple[int, ...]
+) -> tuple[float, tuple[float, float]] | Undefined:
+    """A ratio whose logarithm has the variance sum of 1 / plus - sum of 1 / minus."""
+    if not all((*plus, *minus)):
+        return Undefined("one of the counts that it is made of is 0")
+    error = float(np.sqrt(sum(1 / n for n in plus) - sum(1 / n for n in minus)))
+    half = float(stats.norm.ppf(0.975)) * error
+    return over / under, (over / under * float(np.exp(-half)), over / under * float(np.exp(half)))
+
 
 def wilson(of: int, among: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (JASA 1927), without continuity correction."""

@@ -39,6 +39,17 @@ def treat_all(total: Counts, thresholds: tuple[float, ...]) -> Array:
     return (total[1] - total[0] * t / (1 - t)) / _patients(total)
 
 
+def interventions_avoided(called: Counts, total: Counts, thresholds: tuple[float, ...]) -> Array:
+    """Interventions that 100 patients are spared against treating all, with no event more left untreated, (..., k).
+
+    (net benefit - that of treating all) (1 - t) / t * 100 (Vickers, van Calster & Steyerberg, Diagn Progn Res 2019):
+    true negatives, less the false negatives at what a missed event costs.
+    """
+    t = np.asarray(thresholds)
+    gained = net_benefit(called, total, thresholds) - treat_all(total, thresholds)
+    return 100 * gained * (1 - t) / t
+
+
 def _patients(total: Counts) -> int:
     if not total.sum():
         raise Undefined("a decision curve needs patients")

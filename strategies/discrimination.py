@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, statistic
@@ -25,6 +25,7 @@ class Histogram(NamedTuple):
     patients: Counts  # (folds, models, 2, cells): by fold, model, outcome (0, 1) and cell
     score_sum: Counts  # (models, cells), in grid units of 1e-4
     squared_error: Counts  # (models,): sum of (outcome - score)^2, in grid units squared
+    accuracy: Array  # (models, 3): sums of (y - s)(1 - 2 s), of (1 - 2 s)^2 s (1 - s), and the log-likelihood
 
 
 @statistic("discrimination.histogram", adds_over="rows")
@@ -34,6 +35,7 @@ def histogram(rows: Scored, *, edges: list[Counts], folds: int) -> Histogram:
     patients = np.zeros((folds, models, 2, most), np.int64)
     score_sum = np.zeros((models, most), np.int64)
     squared_error = np.zeros(models, np.int64)
+    accuracy = np.zeros((models, 3))
     outcome = rows.y.astype(np.int64)
     fold = rows.fold if folds > 1 else np.zeros_like(rows.fold)
     for m, lower in enumerate(edges):
@@ -41,7 +43,10 @@ def histogram(rows: Scored, *, edges: list[Counts], folds: int) -> Histogram:
         np.add.at(patients[:, m], (fold, outcome, cells), 1)
         np.add.at(score_sum[m], cells, scores)
         squared_error[m] = ((GRID * outcome - scores) ** 2).sum()
-    return Histogram(patients, score_sum, squared_error)
+        s, tilt = scores / GRID, 1 - 2 * scores / GRID
+        likely = np.where(outcome == 1, s, 1 - s).clip(1 / GRID, 1 - 1 / GRID)  # as `calibration.logit`
+        accuracy[m] = ((rows.y - s) * tilt).sum(), (tilt**2 * s * (1 - s)).sum(), np.log(likely).sum()
+    return Histogram(patients, score_sum, squared_error, accuracy)
 
 
 class Placements(NamedTuple):
@@ -143,6 +148,21 @@ def average_precision(patients: Counts) -> float:
     """Sum of precision over steps of recall (no interpolation)."""
     recall, precision = precision_recall(patients).T
     return float(np.diff(recall, prepend=0.0) @ precision)
+
+
+def average_precision_interval(value: float, events: int, level: float = 0.95) -> tuple[float, float]:
+    """Normal interval on the logit scale with standard error 1 / sqrt(events p (1 - p)) (Boyd, Eng & Page, ECML 2013).
+
+    Raises
+    ------
+    Undefined
+        An average precision of 1 has no logit.
+    """
+    if not 0 < value < 1:
+        raise Undefined("an average precision of 0 or 1 has no interval on the logit scale")
+    half = stats.norm.ppf((1 + level) / 2) / np.sqrt(events * value * (1 - value))
+    low, high = special.expit(special.logit(value) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def _called(patients: Counts) -> Counts:

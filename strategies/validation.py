@@ -12,17 +12,25 @@ import numpy as np
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation
-from cohortium.strategies import calibration, cutoff, decision_curve, discrimination, score_bins
+from cohortium.strategies import (
+    binary_figures,
+    calibration,
+    calibration_groups,
+    cutoff,
+    discrimination,
+    multiplicity,
+    reclassification,
+    score_bins,
+)
+from cohortium.strategies.binary_figures import BINARY_FIGURES
 from cohortium.strategies.rows import Counts
 from cohortium.strategies.score_bins import Resolution
-from cohortium.strategies.validation_settings import Figure, Settings, defined, undefined, withheld
+from cohortium.strategies.validation_settings import Figure, Settings, undefined, withheld
 from cohortium.strategies.validation_survival import validate_survival
 
-__all__ = ["Settings", "choose_cutoffs", "compare", "validate_binary", "validate_survival"]
+__all__ = ["BINARY_FIGURES", "Settings", "choose_cutoffs", "compare", "validate_binary", "validate_survival"]
 
-BINARY_FIGURES = (
-    "n", "events", "auc", "roc", "pr", "average_precision", "brier", "calibration", "decision_curve", "at_cutoff",
-)  # fmt: skip
+TESTED = ("difference", "ci", "z", "p")
 
 
 def validate_binary(federation: Federation, models: Sequence[str], settings: Settings) -> dict[str, dict[str, Figure]]:
@@ -58,20 +66,17 @@ def validate_binary(federation: Federation, models: Sequence[str], settings: Set
     for m, name in enumerate(models):
         n, cells = int(patients[m].sum()), len(edges[m])
         of_model = histogram.patients[:, m, :, :cells]
+        sums, own = histogram.accuracy[m], of_model.sum(0)
+        groups = calibration_groups.groups(own, histogram.score_sum[m, :cells], minimum=settings.minimum_count)
         figures[name] = {
             "n": n,
             "events": int(patients[m, 1].sum()),
-            **_ranking(of_model, edges[m]),
-            "brier": float(histogram.squared_error[m] / score_bins.GRID**2 / n),
-            "calibration": _calibration(of_model.sum(0), histogram.score_sum[m, :cells], recalibrations[m], settings),
-            "decision_curve": {
-                "thresholds": list(settings.decision_thresholds),
-                "net_benefit": decision_curve.net_benefit(
-                    called.patients[m, :, 1:], called.total, settings.decision_thresholds
-                ).tolist(),
-                "treat_all": decision_curve.treat_all(called.total, settings.decision_thresholds).tolist(),
-            },
-            "at_cutoff": _at_cutoff(name, called.patients[m, :, 0], called.total, settings),
+            **binary_figures.ranking(of_model, edges[m], settings),
+            **binary_figures.accuracy(groups, float(histogram.squared_error[m] / score_bins.GRID**2 / n), sums),
+            "calibration": binary_figures.calibrated(groups, sums, recalibrations[m], settings),
+            "updating": binary_figures.updated(recalibrations[m]),
+            "decision_curve": binary_figures.decisions(called.patients[m, :, 1:], called.total, settings),
+            "at_cutoff": binary_figures.at_cutoff(name, called.patients[m, :, 0], called.total, settings),
         }
     return figures
 
@@ -79,7 +84,7 @@ def validate_binary(federation: Federation, models: Sequence[str], settings: Set
 def compare(
     federation: Federation, models: Sequence[str], pairs: Sequence[tuple[str, str]], settings: Settings
 ) -> list[dict[str, Figure]]:
-    """DeLong's test of pairs of models; one sum after the score histogram.
+    """DeLong's test of pairs of models, NRI and IDI; two sums in one message after the score histogram.
 
     Returns
     -------
@@ -89,13 +94,27 @@ def compare(
     patients = histogram.patients.sum(0)
     heads = [{"a": a, "b": b, "test": "delong"} for a, b in pairs]
     if patients[0].sum() < settings.minimum_count:
-        return [head | withheld(("difference", "ci", "z", "p"), settings.minimum_count) for head in heads]
-    try:
-        joint = discrimination.paired(federation, edges, patients)
-    except Undefined as why:
-        return [head | dict.fromkeys(("difference", "ci", "z", "p"), undefined(why)) for head in heads]
+        return [head | withheld((*TESTED, *reclassification.NAMES), settings.minimum_count) for head in heads]
     order = {name: m for m, name in enumerate(models)}
-    return [head | _comparison(joint, order[head["a"]], order[head["b"]]) for head in heads]
+    columns = np.array([[order[a], order[b]] for a, b in pairs])
+
+    def joint() -> discrimination.Paired | Undefined:
+        try:
+            return discrimination.paired(federation, edges, patients)
+        except Undefined as why:
+            return why
+
+    def moved() -> reclassification.Moves:
+        return federation.sum(reclassification.moves, pairs=columns, cutoffs=_own_cutoffs(models, settings))
+
+    asked: list[Callable[[], Any]] = [joint, moved]
+    areas, moves = federation.together(asked)
+    entries = []
+    for k, (head, (a, b)) in enumerate(zip(heads, columns, strict=True)):
+        both = all(name in settings.cutoffs for name in pairs[k])
+        found = dict.fromkeys(TESTED, undefined(areas)) if isinstance(areas, Undefined) else _comparison(areas, a, b)
+        entries.append(head | found | reclassification.improvements(moves, k, with_cutoffs=both))
+    return multiplicity.adjusted(entries)
 
 
 def choose_cutoffs(
@@ -126,68 +145,13 @@ def _histogram(
 
 def _thresholds(models: Sequence[str], settings: Settings) -> Counts:
     """Each model's cut-off (or one that calls nobody), then the decision thresholds; (models, 1 + k) in grid units."""
-    nobody = 2.0
     shared = cutoff.on_grid(np.array(settings.decision_thresholds))
-    own = cutoff.on_grid(np.array([settings.cutoffs.get(name, nobody) for name in models]))
-    return np.column_stack([own, np.tile(shared, (len(models), 1))])
+    return np.column_stack([_own_cutoffs(models, settings), np.tile(shared, (len(models), 1))])
 
 
-def _ranking(by_fold: Counts, lower: Counts) -> dict[str, Figure]:
-    """Figures of one model's (folds, 2, cells) counts that depend on the order of the scores only."""
-    patients = by_fold.sum(0)
-
-    def auc() -> Figure:
-        area = discrimination.auc(patients, lower)
-        figure = {
-            "estimate": area.estimate,
-            "ci": defined(lambda: list(area.confidence_interval())),
-            "bound": area.bound,
-        }
-        if len(by_fold) > 1:
-            figure["folds_mean"] = defined(
-                lambda: float(np.mean([discrimination.auc(f, lower).estimate for f in by_fold]))
-            )
-        return figure
-
-    return {
-        "auc": defined(auc),
-        "roc": defined(lambda: discrimination.roc(patients).tolist()),
-        "pr": defined(lambda: discrimination.precision_recall(patients).tolist()),
-        "average_precision": defined(lambda: discrimination.average_precision(patients)),
-    }
-
-
-def _calibration(
-    patients: Counts, score_sum: Counts, fitted: calibration.Recalibration | Undefined, settings: Settings
-) -> dict[str, Figure]:
-    groups = calibration.groups(patients, score_sum, minimum=settings.minimum_count)
-
-    def hosmer_lemeshow() -> Figure:
-        chi2, df, p = calibration.hosmer_lemeshow(groups, cohort=settings.cohort)
-        return {"chi2": chi2, "df": df, "p": p}
-
-    names = ("intercept", "intercept_ci", "slope", "slope_ci", "ici")
-    return {
-        **{name: _plain(fitted if isinstance(fitted, Undefined) else getattr(fitted, name)) for name in names},
-        "hosmer_lemeshow": defined(hosmer_lemeshow),
-        "curve": [
-            [float(s / n), float(e / n), int(n)]
-            for s, e, n in zip(groups.predicted, groups.events, groups.patients, strict=True)
-        ],
-    }
-
-
-def _at_cutoff(name: str, positive: Counts, total: Counts, settings: Settings) -> Figure:
-    if name not in settings.cutoffs:
-        return undefined("no cut-off was chosen for this model")
-    counts = cutoff.Confusion.of(positive, total)
-    figures: dict[str, Figure] = {"cutoff": float(settings.cutoffs[name]), "rule": settings.cutoff_rule}
-    figures |= {"tp": counts.tp, "fp": counts.fp, "tn": counts.tn, "fn": counts.fn}
-    for share, (of, among) in counts.shares().items():
-        none = undefined("no patient to divide by: nobody of this class, or nobody called so")
-        figures[share] = of / among if among else none
-        figures[f"{share}_ci"] = list(cutoff.wilson(of, among)) if among else none
-    return figures
+def _own_cutoffs(models: Sequence[str], settings: Settings) -> Counts:
+    nobody = 2.0
+    return cutoff.on_grid(np.array([settings.cutoffs.get(name, nobody) for name in models]))
 
 
 def _comparison(joint: discrimination.Paired, a: int, b: int) -> dict[str, Figure]:
@@ -198,10 +162,3 @@ def _comparison(joint: discrimination.Paired, a: int, b: int) -> dict[str, Figur
             ("ci", "z", "p"), undefined(why)
         )
     return {"difference": difference, "ci": list(ci), "z": z, "p": p}
-
-
-def _plain(value: float | tuple[float, float] | Undefined) -> Figure:
-    """JSON-ready form of a figure."""
-    if isinstance(value, Undefined):
-        return undefined(value)
-    return list(value) if isinstance(value, tuple) else value

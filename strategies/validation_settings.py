@@ -36,6 +36,12 @@ class Settings:
         Times at which AUC and Brier score of survival are reported.
     baseline_survival : mapping of model to tuple of float
         Survival at each horizon of a patient with score 0; a model without it (or with none) has no Brier score.
+    bootstrap, seed : int
+        Replicates of bootstrap intervals (0: none), and what their draws follow from.
+    baseline_curve : mapping of model to tuple of float
+        The same at each of `time_dependent.evaluation_cells`, over which the Brier score is integrated.
+    log_hazards : tuple of str
+        Models whose score is a log relative hazard, so that it has a calibration slope.
     concordance : {"pooled", "within_site"}
         Pairs that the C-index compares. ``"within_site"`` sends no joint table of times and scores.
     """
@@ -50,6 +56,10 @@ class Settings:
     time_step: float = 1.0
     horizon: tuple[float, ...] = ()
     baseline_survival: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    bootstrap: int = 0
+    seed: int = 0
+    baseline_curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    log_hazards: tuple[str, ...] = ()
     concordance: Literal["pooled", "within_site"] = "pooled"
 
     def __post_init__(self) -> None:

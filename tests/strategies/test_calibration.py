@@ -7,7 +7,7 @@ from scipy import special, stats
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import PooledSites
-from cohortium.strategies import calibration, discrimination, score_bins
+from cohortium.strategies import calibration, calibration_groups, discrimination, score_bins
 from cohortium.strategies.rows import Scored
 from tests.strategies.additivity import FixedPointSites, check, odd_sites
 from tests.strategies.scored import patients
@@ -134,7 +134,7 @@ def test_groups_are_deciles_of_whole_cells():
     rows = patients()
     sums = PooledSites([rows]).sum(discrimination.histogram, edges=[EXACT] * 3, folds=5)
     for m in range(3):
-        groups = calibration.groups(sums.patients.sum(0)[m], sums.score_sum[m])
+        groups = calibration_groups.groups(sums.patients.sum(0)[m], sums.score_sum[m])
         score = rows.score[:, m]
         lower = np.searchsorted(np.sort(score), score, side="left")  # patients with a lower score
         decile = 10 * lower // 600
@@ -146,22 +146,22 @@ def test_groups_are_deciles_of_whole_cells():
 
 
 def test_small_groups_join_their_neighbours():
-    groups = calibration.groups(np.array([[1, 5, 5, 5, 1], [1, 1, 1, 1, 1]]), np.arange(5) * 1000, wanted=5, minimum=5)
+    groups = calibration_groups.groups(np.array([[1, 5, 5, 5, 1], [1, 1, 1, 1, 1]]), np.arange(5) * 1000, wanted=5, minimum=5)
     assert groups.patients.sum() == 22
     assert groups.patients.min() >= 5
 
 
 def test_hosmer_lemeshow_by_its_definition():
-    groups = calibration.Groups(
+    groups = calibration_groups.Groups(
         patients=np.array([50, 50, 40]), events=np.array([4, 12, 25]), predicted=np.array([5.5, 11.0, 22.5])
     )
     expected = np.array([5.5, 11.0, 22.5, 44.5, 39.0, 17.5])  # events, then those without
     observed = np.array([4, 12, 25, 46, 38, 15])
     statistic = ((observed - expected) ** 2 / expected).sum()  # the 2 x g table's Pearson statistic
-    chi2, df, p = calibration.hosmer_lemeshow(groups, cohort="development")
+    chi2, df, p = calibration_groups.hosmer_lemeshow(groups, cohort="development")
     assert (chi2, df) == (pytest.approx(statistic, rel=1e-12), 1)
     assert p == pytest.approx(stats.chi2.sf(statistic, 1))
-    assert calibration.hosmer_lemeshow(groups, cohort="validation")[1] == 3
+    assert calibration_groups.hosmer_lemeshow(groups, cohort="validation")[1] == 3
 
 
 def test_golden_recalibration():

@@ -71,7 +71,7 @@ def test_comparisons():
     federation = PooledSites(split(rows, [300, 300]))
     pairs = [("sharp", "blunt"), ("blunt", "staged")]
     first, second = validation.compare(federation, MODELS, pairs, settings())
-    assert federation.rounds == 2
+    assert federation.rounds == 3  # the last two side by side
     assert (first["a"], first["b"], first["test"]) == ("sharp", "blunt", "delong")
     expected = metrics.roc_auc_score(rows.y, rows.score[:, 1]) - metrics.roc_auc_score(rows.y, rows.score[:, 2])
     assert second["difference"] == pytest.approx(expected, abs=1e-12)
