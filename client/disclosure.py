@@ -23,7 +23,10 @@ from cohortium.strategies.cohort_figures import time_step
 TIMED_VIEWS = ("survival", "scored_survival")
 OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "concordance.pairs_within_site")
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
-SQUARES = ("correlation.cross_products", "logistic.terms", "lasso.terms", "lasso_cox.terms", "cox.risk_sets", "cox.stratum")
+SQUARES = (
+    *("correlation.cross_products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
+    *("cox.risk_sets", "cox.stratum"),
+)
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
 CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint")

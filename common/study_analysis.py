@@ -102,7 +102,10 @@ class LogisticModel(ModelTable):
 
 
 class LassoModel(ModelTable):
-    """[model.NAME] of kind lasso: a penalised path (logistic, or Cox stratified by site), lambda chosen by inner cross-validation."""
+    """[model.NAME] of kind lasso: a penalised path, its lambda chosen by inner cross-validation.
+
+    Logistic, or of a survival endpoint Cox with a baseline hazard for each site.
+    """
 
     model_config = ConfigDict(serialize_by_alias=True)
 

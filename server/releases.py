@@ -194,7 +194,7 @@ def _lasso(
         return _labelled(p), {"coefficients": np.zeros((1, p + 1)), "held_out": np.array([-1]), "working": working}
 
     def one_cox_model(p: int) -> Share:
-        rows, asked = one_model(p)
+        _, asked = one_model(p)
         return _folded(p), asked | {"coefficients": np.zeros((1, p)), "working": np.ones((1, p), dtype=bool)}
 
     if design.study.endpoint[endpoint].kind == "survival":

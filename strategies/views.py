@@ -270,7 +270,9 @@ def _labelled(view: View, context: Context) -> Labelled:
     return Labelled(x=design(context, view, without, "out_of_fold")[rows], y=y.astype(np.float64), fold=fold)
 
 
-def _inner_folds(context: Context, rows: NDArray[np.bool_], classes: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+def _inner_folds(
+    context: Context, rows: NDArray[np.bool_], classes: NDArray[np.int64], folds: int
+) -> NDArray[np.int64]:
     """Inner fold of each chosen patient, by outcome or event."""
     return cohort.assign_folds(
         context.study.study.seed,
