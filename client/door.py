@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cohortium.client import disclosure
 from cohortium.client.cohorts import cohort_of
-from cohortium.client.figures import COHORT, TABLE, finished_figures
-from cohortium.client.noise import noised_share
+from cohortium.client.figures import COHORT, FLOW, TABLE, charge, finished_figures
+from cohortium.client.noise import account_of, noised_share
 from cohortium.client.predictions import write_predictions
 from cohortium.client.site_log import keep_traceback
 from cohortium.client.standing import Standing, open_standing
@@ -28,7 +28,6 @@ from cohortium.common.codec import pack, unpack
 from cohortium.common.errors import CohortiumError, Overflow, SumRefused, WireError
 from cohortium.common.federation import Statistic
 from cohortium.common.ledger import Ledger
-from cohortium.common.privacy_accountant import Accountant
 from cohortium.common.sum_setup import read_roster
 from cohortium.common.sum_slots import slots_of
 from cohortium.strategies import registry, views
@@ -142,8 +141,10 @@ def _hello(standing: Standing, message: Mapping[str, Any], about: About) -> Repl
 def _flow(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     """Declared figures: approved with the study, sent once outside any sum."""
     del message, about
+    flow = standing.flow.declared(standing.study.privacy.minimum_count).plain()
+    charge(standing, FLOW, flow, flow)
     return {
-        "flow": standing.flow.declared(standing.study.privacy.minimum_count).plain(),
+        "flow": flow,
         "features": list(standing.context.table.feature_names),
         "made_by": standing.made_by,
     }
@@ -214,7 +215,7 @@ def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, An
             statistic,
             item,
             standing.context,
-            accountant=Accountant(standing.workspace),
+            accountant=account_of(standing.site),
             roster=[hello["site"] for hello in message["roster"]],
         )
     rows = views.build(item["view"], standing.context)
