@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival"}
 """Kinds of model that need one kind of endpoint; a lasso takes either."""
-UNKEPT_PROMISES = (("validation", "bootstrap"),)
-"""Keys that nothing acts on: a value is refused, since a limit that is silently not applied is worse than none."""
+LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
 
@@ -136,6 +135,9 @@ def _validation(study: "Study") -> Iterator[Mistake]:
             yield Mistake(
                 table, f"compare = {shown((a, b))}", "the models have different endpoints; compare within one"
             )
+    if 0 < validation.bootstrap < LEAST_REPLICATES:
+        problem = f"too few for an interval; take {LEAST_REPLICATES} or more, 1000 is usual"
+        yield Mistake(table, f"bootstrap = {validation.bootstrap}", problem)
     primary = study.endpoint.get(study.study.primary)
     if validation.cutoff == "youden" and primary is not None and primary.kind == "survival":
         problem = 'needs a binary primary endpoint; use "median" or a number'
@@ -175,11 +177,6 @@ def _quorum(study: "Study") -> Iterator[Mistake]:
 
 
 def _unkept(study: "Study") -> Iterator[Mistake]:
-    for table, key in UNKEPT_PROMISES:
-        tables = getattr(study, table)
-        value = getattr(tables, key)
-        if value != type(tables).model_fields[key].default:
-            yield Mistake(f"[{table}]", f"{key} = {shown(value)}", "this version does not act on it; leave it out")
     for name, variable in study.variables.items():
         if variable.missing == "chained":
             problem = "this version has no chained equations; use another way of filling in"
