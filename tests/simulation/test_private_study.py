@@ -1,11 +1,17 @@
 """A study under differential privacy: noised, charged, labelled; what cannot be noised does not leave."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
 
+from cohortium.cli.main import main
 from cohortium.client import door
 from cohortium.client.noise import noised_share
 from cohortium.common import privacy_plan
@@ -14,6 +20,7 @@ from cohortium.common.errors import StudyError, SumRefused
 from cohortium.common.privacy_accountant import Accountant, epsilon
 from cohortium.common.study import load_study
 from cohortium.common.table import Table
+from cohortium.simulation.engine_deployment import CommandError, cohortium
 from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 from cohortium.sites.prepared import TABLE, prepared_folder
@@ -186,3 +193,103 @@ def test_the_preview_shows_what_would_leave(finished):
     found = preview(study, table, ("*",))
     assert not found.stopped
     assert {leaving.statistic for leaving in found.sums} == set(privacy_plan.SHARES)
+
+
+# --- engines, and runs that were killed ------------------------------------------------------------------------
+
+
+def account(out):
+    """What every site was charged, whatever the order in which its answers were asked for."""
+    sites = sorted((out / "sites").iterdir())
+    charges = {site.name: Accountant(site).charges() for site in sites}
+    return {name: sorted((c["part"], c["statistic"], c["rho"]) for c in found) for name, found in charges.items()}
+
+
+def again(folder, out):
+    """A second run of a study in the same workspaces, from the beginning: every answer of the sites is a kept one."""
+    shutil.rmtree(out / "run")
+    (out / "results.json").unlink()
+    return simulate(folder, out)
+
+
+def same(first, second):
+    return {key for key in first if first[key] != second[key]} <= {"engine", "cost"}
+
+
+def test_another_run_gets_the_kept_noise_and_is_charged_nothing(finished, tmp_path):
+    folder, out, results = finished
+    shutil.copytree(out, tmp_path / "out")
+    assert same(results, again(folder, tmp_path / "out"))
+    assert account(tmp_path / "out") == account(out)
+
+
+def test_a_killed_run_spends_nothing_twice(finished, tmp_path):
+    folder, out, _ = finished
+    killed = tmp_path / "out"
+    code = f"import sys; from cohortium.cli.main import main; sys.exit(main(['simulate', {str(folder)!r}, '--out', "
+    code += f"{str(killed)!r}, '--quiet', *sys.argv[1:]]))"
+    for at, more in ((6, ()), (15, ("--resume",))):
+        running = subprocess.Popen([sys.executable, "-c", code, *more])
+        while running.poll() is None and len(list(killed.glob("run/journal/*.coh"))) < at:
+            time.sleep(0.005)
+        assert running.poll() is None
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    resumed = simulate(folder, killed, resume=True)
+    assert account(killed) == account(out)
+    assert all(epsilon(Accountant(site).spent(), DELTA) <= EPSILON for site in (killed / "sites").iterdir())
+    assert same(resumed, again(folder, killed))
+
+
+@pytest.mark.deployment
+def test_ray_charges_the_same_and_the_same_noise_gives_the_same_results(finished, tmp_path):
+    """Noise is fresh in every first run, so that figures differ; what it costs does not."""
+    folder, out, _ = finished
+    other = tmp_path / "out"
+    cohortium(["simulate", str(folder), "--engine", "ray", "--out", str(other), "--quiet"])
+    assert account(other) == account(out)
+    found = json.loads((other / "results.json").read_text())
+    assert same(found, again(folder, other))
+    assert account(other) == account(out)
+
+
+@pytest.fixture(scope="module")
+def limited(finished, tmp_path_factory):
+    """The study at sites of which one gives all studies together half of its epsilon; stopped there in one process."""
+    folder, place = finished[0], tmp_path_factory.mktemp("limited")
+    shutil.copytree(folder, place / "study")
+    file = place / "study" / "sites" / "east" / "site.toml"
+    file.write_text(file.read_text().replace("[site]\n", f"[site]\nepsilon = {EPSILON / 2}\ndelta = {DELTA}\n"))
+    with pytest.raises(SumRefused, match="epsilon that this site gives to all studies together"):
+        simulate(place / "study", place / "out")
+    return place / "study", place / "out"
+
+
+def test_a_site_s_own_limit_over_all_studies(limited):
+    """The fit ends where the site's limit does, whatever the study has left; what was paid for can be asked again."""
+    _, out = limited
+    assert 0.3 * EPSILON < epsilon(Accountant(out / "sites" / "east").spent(), DELTA) <= EPSILON / 2
+    assert 3 < len(account(out)["east"]) < 1 + privacy_plan.ROUNDS
+
+
+@pytest.mark.deployment
+def test_deployed_sites_charge_the_same_and_stop_at_the_same_limit(limited, tmp_path):
+    folder, out = limited
+    with pytest.raises(CommandError, match="epsilon that this site gives to all studies together"):
+        cohortium(["simulate", str(folder), "--engine", "deployment", "--out", str(tmp_path / "out"), "--quiet"])
+    assert account(tmp_path / "out") == account(out)
+
+
+def test_the_log_of_a_site_shows_its_accounts(finished, limited, capsys):
+    folder, out, _ = finished
+    capsys.readouterr()
+    assert main(["site", "log", "--workspace", str(out / "sites" / "north")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "epsilon" in line]
+    spent = epsilon(Accountant(out / "sites" / "north").spent(), DELTA)
+    assert line.startswith(f"study {load_study(folder).hash[:12]}  epsilon {spent:.3g} spent of 6 (delta 1e-05)")
+    site = limited[0] / "sites" / "east" / "site.toml"
+    site.write_text(site.read_text().replace("[site]\n", f'[site]\nworkspace = "{limited[1] / "sites" / "east"}"\n'))
+    assert main(["site", "log", "--site", str(site), "--json"]) == 0
+    together = json.loads(capsys.readouterr().out)["privacy_of_all_studies"]
+    assert (together["approved"], together["delta"]) == (EPSILON / 2, DELTA)
+    assert together["epsilon"] <= EPSILON / 2
