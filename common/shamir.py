@@ -53,9 +53,11 @@ def join(shares: Mapping[int, Sequence[bytes]], threshold: int) -> list[bytes]:
 
 def _value(polynomial: Sequence[int], x: int) -> int:
     total = 0
-    for coefficient in polynomial:  # Horner, highest power first
-        total = (total * x + coefficient) % PRIME
-    return total
+    for (
+        coefficient
+    ) in polynomial:  # Horner, highest power first; x is small, so that one division at the end is cheaper
+        total = total * x + coefficient
+    return total % PRIME
 
 
 def _interpolate(points: Mapping[int, Sequence[int]], used: Sequence[int], at: int) -> list[int]:
