@@ -16,20 +16,23 @@ import numpy as np
 
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
-from cohortium.common.study_analysis import LassoModel, LassoSelection, NetworkModel
+from cohortium.common.study_analysis import Correlation, LassoModel, LassoSelection, NetworkModel, Screen
 from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 
 TIMED_VIEWS = ("survival", "scored_survival")
 OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "concordance.pairs_within_site")
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
+GRID_CELLS = 256
+RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
+"""Statistics that count patients in cells of features; `split` cuts cells of some features ever finer."""
 SQUARES = (
-    *("correlation.cross_products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
+    *("correlation.cross_products", "rank_correlation.products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
     *("cox.risk_sets", "cox.stratum"),
 )
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
-CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint")
+CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums")
 """Statistics that count outcomes by cells of a score."""
 PATIENTS_A_CELL = 5
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
@@ -56,6 +59,8 @@ def check(
         _columns(statistic, view, parameters, rows)
     if statistic in CELLS and study.privacy.score_resolution == "binned":
         _cells(statistic, view, parameters, rows)
+    if statistic in RANKS:
+        _ranks(study, statistic, view, parameters, rows)
     if statistic == "fedavg.update":
         _training(study, view, parameters)
 
@@ -138,6 +143,28 @@ def _cells(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any
             f"{cells} cells for {patients} patients show single scores; score_resolution is binned, and exact is an "
             "opt-in of every site",
         )
+
+
+def _ranks(
+    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any
+) -> None:
+    """Ranks only where the study asks for them; bins by outcome of five patients; few features cut finer at a time."""
+    steps = [step for model in study.model.values() for step in model.selection]
+    tests = any(isinstance(step, Screen) and step.test != "t" for step in steps)
+    spearman = any(isinstance(step, Correlation) and step.coefficient == "spearman" for step in steps)
+    if not tests and not (spearman and statistic == "rank_tests.occupancy"):
+        raise SumRefused(statistic, "the study names no selection by ranks; ask for what the sites approved")
+    patients = _public_number(statistic, view, len(rows.x))
+    if statistic == "rank_tests.split":
+        asked, most = len(set(np.asarray(parameters["columns"]).tolist())), max(patients // PATIENTS_A_COLUMN, 1)
+        what = f"cells of {asked} features at a time for {patients} patients; at most {most} may be cut finer"
+    else:
+        asked = np.shape(parameters["grid" if statistic == "rank_tests.occupancy" else "edges"])[-1] - 1
+        by_outcome = statistic == "rank_tests.histogram"
+        most = patients // PATIENTS_A_CELL + 2 if by_outcome else GRID_CELLS
+        what = f"{asked} cells of a feature for {patients} patients; at most {most}"
+    if asked > most:
+        raise SumRefused(statistic, what)
 
 
 def _public_number(statistic: str, view: Mapping[str, Any], own: int) -> int:

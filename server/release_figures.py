@@ -19,9 +19,12 @@ from cohortium.strategies import (
     reclassification,
     score_bins,
     survival,
+    survival_calibration,
+    survival_groups,
 )
-from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, time_step
 from cohortium.strategies.rows import Scored, ScoredSurvival, Survival
+from cohortium.strategies.time_dependent import evaluation_cells
 from cohortium.strategies.validation import BINARY_FIGURES
 from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
 
@@ -91,7 +94,8 @@ def _over_time(
     study: Study, part: str, purpose: str, models: Sequence[ScoredModel], endpoint: str
 ) -> Iterator[Release]:
     rows, scored = _scored_survival(len(models)), len(models)
-    horizons = len(getattr(study.endpoint[endpoint], "horizon", ()))
+    known: Any = study.endpoint[endpoint]
+    horizons = len(known.horizon)
     predicting = [name for name in (model.name for model in models) if _predicts(study, name, endpoint)]
 
     def joint(c: int, t: int) -> Share:
@@ -101,14 +105,22 @@ def _over_time(
         return rows, {"points": np.arange(t), "cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
 
     def squared_errors() -> Share:
-        at_horizons = {"horizons": np.zeros(horizons, np.int64), "observed_at_horizon": np.zeros(horizons)}
+        evaluated = horizons + len(evaluation_cells(known.horizon, time_step(study, endpoint)))
+        at_horizons = {"horizons": np.zeros(evaluated, np.int64), "observed_at_horizon": np.zeros(evaluated)}
         at_events = {"points": np.arange(0), "observed": np.zeros(0), "time_step": 1.0}
-        return rows, {"baseline_survival": np.zeros((scored, horizons)), **at_horizons, **at_events}
+        return rows, {"baseline_survival": np.zeros((scored, evaluated)), **at_horizons, **at_events}
+
+    def within_site() -> Share:
+        return rows, {"cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
 
     yield _cells(study, part, purpose, score_bins.occupancy, rows)
     yield from timeline(study, part, purpose, rows)
     yield release(study, part, purpose, concordance.joint, joint, "ct")
     yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
+    yield release(study, part, purpose, survival_groups.log_rank_within_site, within_site)
+    if predicting or study.privacy.score_resolution == "exact":
+        predicted = {"baseline_survival": np.ones((scored, horizons))}
+        yield _cells(study, part, purpose, survival_calibration.cell_sums, rows, **predicted)
     if predicting and horizons:
         yield release(study, part, purpose, concordance.squared_errors, squared_errors)
 

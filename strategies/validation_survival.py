@@ -1,23 +1,38 @@
-"""Validation of survival: C-index, AUC and Brier score at horizons, and Kaplan-Meier of risk groups, for one cohort.
+"""Validation of survival: discrimination, accuracy and calibration over time, and risk groups, for one cohort.
 
 Like `validation.validate_binary`, it runs at the coordinator over sums and at a single site over its own rows.
-Messages: score bins (3) with the time grid (2) beside them, then joint table, risk groups and Brier score in one: 4
-for any number of models.
+Messages: score bins (3) with the time grid (2) beside them, then joint table, predictions, risk groups and Brier
+scores in one: 4 for any number of models.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation
-from cohortium.strategies import concordance, cutoff, score_bins, survival
+from cohortium.strategies import (
+    concordance,
+    cutoff,
+    score_bins,
+    survival,
+    survival_calibration,
+    survival_groups,
+    time_dependent,
+)
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.validation_settings import Figure, Settings, defined, undefined, withheld
 
+OF_PREDICTIONS = ("calibration_at", "decision_curve_at")
+OF_SCORES = ("c_index", "uno_c", "auc_at", "auc_at_ci", "calibration_slope", *OF_PREDICTIONS)
+OF_GROUPS = ("kaplan_meier", "median", "log_rank", "log_rank_within_sites", "hazard_ratio", "survival_at", "rmst_at")
+NO_BASELINE = undefined("the model predicts no survival at this time: it has no baseline hazard over all sites")
 SURVIVAL_FIGURES = (
-    "n", "events", "c_index", "auc_at", "brier_at", "log_rank", "hazard_ratio", "kaplan_meier", "median",
+    "n", "events", "c_index", "uno_c", "auc_at", "auc_at_ci", "brier_at", "scaled_brier_at", "integrated_brier",
+    "calibration_slope", "calibration_at", "decision_curve_at", "log_rank", "log_rank_within_sites", "hazard_ratio",
+    "kaplan_meier", "median", "survival_at", "rmst_at",
 )  # fmt: skip
 
 
@@ -73,53 +88,126 @@ def _ranking(
     total: survival.Exits,
     settings: Settings,
 ) -> dict[str, dict[str, Figure]]:
-    """C-index and AUC at the horizons."""
+    """What needs times beside scores: C-indices, AUC at the horizons, calibration and net benefit."""
     if settings.concordance == "within_site":
         why = undefined('it needs the joint table of times and scores, which concordance = "within_site" does not send')
+        rest = dict.fromkeys(OF_SCORES, why)
         try:
             found = concordance.within_site(federation, time_step=settings.time_step)
         except Undefined as none:
-            return {name: {"c_index": undefined(none), "auc_at": why} for name in models}
-        return {name: {"c_index": _index(c), "auc_at": why} for name, c in zip(models, found, strict=True)}
+            return {name: rest | {"c_index": undefined(none)} for name in models}
+        return {name: rest | {"c_index": _index(c)} for name, c in zip(models, found, strict=True)}
 
-    tables = federation.sum(concordance.joint, edges=edges, points=points, time_step=settings.time_step).patients
-    observed = concordance.observed(total)
-    horizons = survival.time_cell(np.array(settings.horizon, float), settings.time_step)
+    unknown = (1.0,) * len(settings.horizon)  # of a model that predicts no risk
+    baseline = np.array([settings.baseline_survival.get(name) or unknown for name in models])
 
-    def of(table: Counts, lower: Counts) -> dict[str, Figure]:
+    def joint() -> Counts:
+        return federation.sum(concordance.joint, edges=edges, points=points, time_step=settings.time_step).patients
+
+    def predicted() -> survival_calibration.CellSums | None:
+        slopes = settings.score_resolution == "exact" and set(settings.log_hazards) & set(models)
+        if not (slopes or settings.baseline_survival):
+            return None
+        return federation.sum(survival_calibration.cell_sums, edges=edges, baseline_survival=baseline)
+
+    asked: list[Callable[[], Any]] = [joint, predicted]
+    tables, sums = federation.together(asked)
+
+    def of(m: int, name: str, lower: Counts) -> dict[str, Figure]:
+        table = tables[m, :, :, : len(lower)]
         alone = score_bins.widths(lower, "linear") == 1
         single = np.ones_like(alone) if settings.score_resolution == "exact" else alone
+        figures = _discrimination(table, single, points, total, settings)
+        score = None if sums is None or name not in settings.log_hazards else sums.score[m, : len(lower)]
+        risk = sums.risk[m, :, : len(lower)] if sums is not None and settings.baseline_survival.get(name) else None
+        return figures | {"calibration_slope": _slope(table, score, single)} | _at_risk(table, points, risk, settings)
 
-        def auc(cell: int) -> Figure:
-            return defined(lambda: concordance.auc_at(table, points, observed, cell))
+    return {name: of(m, name, edges[m]) for m, name in enumerate(models)}
 
-        return {
-            "c_index": defined(lambda: _index(concordance.harrell(table, single))),
-            "auc_at": _by_time(settings, [auc(int(cell)) for cell in horizons]),
-        }
 
-    return {name: of(tables[m, :, :, : len(edges[m])], edges[m]) for m, name in enumerate(models)}
+def _discrimination(
+    table: Counts, single: NDArray[np.bool_], points: Counts, total: survival.Exits, settings: Settings
+) -> dict[str, Figure]:
+    """C-indices, and AUC at the horizons, of one model."""
+    horizons = survival.time_cell(np.array(settings.horizon, float), settings.time_step)
+    before = int(horizons[-1]) if len(horizons) else None
+
+    def area(cell: int) -> Figure:
+        return defined(lambda: time_dependent.auc_at(table, points, total, cell))
+
+    areas = [area(int(cell)) for cell in horizons]
+    return {
+        "c_index": defined(lambda: _index(concordance.harrell(table, single))),
+        "uno_c": defined(lambda: _index(time_dependent.uno(table, single, points, total, before=before))),
+        "auc_at": _by_time(settings, [a if isinstance(a, dict) else a.estimate for a in areas]),
+        "auc_at_ci": _by_time(settings, [a if isinstance(a, dict) else list(a.confidence_interval()) for a in areas]),
+    }
+
+
+def _slope(table: Counts, score: Array | None, single: NDArray[np.bool_]) -> Figure:
+    """Calibration slope of one model, where its score is a log hazard that the table holds exactly."""
+    if score is None or not single.all():
+        return undefined(
+            'needs a score that is a log hazard, and each on its own: a survival model, and score_resolution = "exact"'
+        )
+
+    def slope() -> Figure:
+        found = survival_calibration.slope(table, score)
+        return {"estimate": found.value, "ci": list(found.confidence_interval())}
+
+    return defined(slope)
+
+
+def _at_risk(table: Counts, points: Counts, risk: Array | None, settings: Settings) -> dict[str, Figure]:
+    """Calibration and net benefit of one model at each horizon."""
+    if risk is None:
+        return {name: _by_time(settings, [NO_BASELINE] * len(settings.horizon)) for name in OF_PREDICTIONS}
+    horizons = survival.time_cell(np.array(settings.horizon, float), settings.time_step)
+    least = settings.minimum_count
+
+    def calibration(h: int) -> Figure:
+        found = survival_calibration.at_horizon(table, points, risk[h], int(horizons[h]), minimum_count=least)
+        ratio = {"estimate": found.ratio, "ci": list(found.ratio_interval)}
+        curve = [list(row) for row in found.curve]
+        return {"expected": found.expected, "observed": found.observed, "observed_to_expected": ratio, "curve": curve}
+
+    def benefit(h: int) -> Figure:
+        asked = settings.decision_thresholds
+        found = survival_calibration.net_benefit(table, points, risk[h], int(horizons[h]), asked)
+        return {name: values.tolist() for name, values in found._asdict().items()}
+
+    at = range(len(horizons))
+    return {
+        "calibration_at": _by_time(settings, [defined(lambda h=h: calibration(h)) for h in at]),
+        "decision_curve_at": _by_time(settings, [defined(lambda h=h: benefit(h)) for h in at]),
+    }
 
 
 def _groups(
     federation: Federation, models: Sequence[str], points: Counts, settings: Settings
 ) -> dict[str, dict[str, Figure]]:
-    """Kaplan-Meier, log-rank and hazard ratio of low and high risk."""
-    names = ("kaplan_meier", "median", "log_rank", "hazard_ratio")
+    """Survival of low and high risk, and how the two compare."""
     none = undefined("no cut-off was chosen for this model")
-    figures: dict[str, dict[str, Figure]] = {name: dict.fromkeys(names, none) for name in models}
+    figures: dict[str, dict[str, Figure]] = {name: dict.fromkeys(OF_GROUPS, none) for name in models}
     cutoffs = cutoff.on_grid(np.array([settings.cutoffs.get(name, 0.0) for name in models]))
     if not settings.cutoffs:
         return figures
-    sums = federation.sum(survival.exits_by_group, points=points, cutoffs=cutoffs, time_step=settings.time_step)
-    time = np.concatenate([[0.0], points * settings.time_step])
+    step = settings.time_step
+    asked: list[Callable[[], Any]] = [
+        lambda: federation.sum(survival.exits_by_group, points=points, cutoffs=cutoffs, time_step=step),
+        lambda: survival_groups.stratified_log_rank(federation, cutoffs, time_step=step),
+    ]
+    sums, within = federation.together(asked)
+    time = np.concatenate([[0.0], points * step])
     for m, name in enumerate(models):
         if name in settings.cutoffs:
-            figures[name] = _of_groups(time, sums.events[m], survival.at_risk(sums.exits[m]), settings)
+            figures[name] = _of_groups(time, sums.events[m], survival.at_risk(sums.exits[m]), within[m], settings)
     return figures
 
 
-def _of_groups(time: Array, events: Counts, at_risk: Counts, settings: Settings) -> dict[str, Figure]:
+def _of_groups(
+    time: Array, events: Counts, at_risk: Counts, within_sites: Figure, settings: Settings
+) -> dict[str, Figure]:
     small = {"withheld": f"a risk group has fewer than {settings.minimum_count} patients"}
     curves: dict[str, Figure] = {}
     medians: dict[str, Figure] = {}
@@ -133,6 +221,7 @@ def _of_groups(time: Array, events: Counts, at_risk: Counts, settings: Settings)
             limits = (curve.time, curve.survival, curve.lower, curve.upper)
             curves[group] = [[*map(float, row), int(n)] for *row, n in zip(*limits, curve.at_risk, strict=True)]
             medians[group] = defined(lambda curve=curve: curve.median)
+            medians[f"{group}_ci"] = defined(lambda curve=curve: _median_interval(curve))
 
     def log_rank() -> Figure:
         chi2, p = survival.log_rank(events, at_risk)
@@ -148,32 +237,65 @@ def _of_groups(time: Array, events: Counts, at_risk: Counts, settings: Settings)
         "median": medians,
         "log_rank": defined(log_rank) if shown else small,
         "hazard_ratio": defined(hazard_ratio) if shown else small,
+        "log_rank_within_sites": within_sites if shown else small,
+        **(survival_groups.figures(time, events, at_risk, settings) if shown else _not_shown(small)),
     }
+
+
+def _not_shown(why: Figure) -> dict[str, Figure]:
+    return {"survival_at": why, "rmst_at": why}
+
+
+def _median_interval(curve: survival.Curve) -> Figure:
+    low, high = survival_groups.median_interval(curve)
+    return [low, undefined("the upper limit of survival stays above one half") if high is None else high]
 
 
 def _brier(
     federation: Federation, models: Sequence[str], total: survival.Exits, settings: Settings
 ) -> dict[str, dict[str, Figure]]:
-    """Brier score at the horizons, where a model predicts survival."""
-    none = undefined("the model predicts no survival at this time: it has no baseline hazard over all sites")
-    figures = {name: {"brier_at": _by_time(settings, [none] * len(settings.horizon))} for name in models}
+    """Brier score at the horizons and over time, and against the null model, where a model predicts survival."""
+    missing = _by_time(settings, [NO_BASELINE] * len(settings.horizon))
+    none = {"brier_at": missing, "scaled_brier_at": missing, "integrated_brier": NO_BASELINE}
+    figures: dict[str, dict[str, Figure]] = {name: dict(none) for name in models}
     predicted = {name: values for name, values in settings.baseline_survival.items() if len(values)}
     if not predicted or not settings.horizon:
         return figures
-    certain = (1.0,) * len(settings.horizon)
-    scores = concordance.brier(
-        federation,
-        total,
-        survival.time_cell(np.array(settings.horizon, float), settings.time_step),
-        np.array([predicted.get(name, certain) for name in models]),
-        time_step=settings.time_step,
-    )
+    evaluated = time_dependent.evaluation_cells(settings.horizon, settings.time_step)
+    h = len(settings.horizon)
+    cells = np.concatenate([survival.time_cell(np.array(settings.horizon, float), settings.time_step), evaluated])
+    curves = {name: (*predicted[name], *settings.baseline_curve.get(name, ())) for name in predicted}
+    if not all(len(curve) == len(cells) for curve in curves.values()):  # horizons alone were predicted
+        cells, curves = cells[:h], {name: curve[:h] for name, curve in curves.items()}
+    certain = (1.0,) * len(cells)
+    baseline = np.array([curves.get(name, certain) for name in models])
+    scores = concordance.brier(federation, total, cells, baseline, time_step=settings.time_step)
+    null = time_dependent.null_brier(total, cells)
     for m, name in enumerate(models):
         if name in predicted:
-            missing = undefined("nobody is followed beyond this time")
-            found = [float(score) if np.isfinite(score) else missing for score in scores[m]]
-            figures[name] = {"brier_at": _by_time(settings, found)}
+            figures[name] = _accuracy(scores[m], null, cells, settings)
     return figures
+
+
+def _accuracy(score: Array, null: Array, cells: Counts, settings: Settings) -> dict[str, Figure]:
+    """Brier scores of one model: at the horizons, which come first, and over the cells that follow."""
+    h = len(settings.horizon)
+    missing = undefined("nobody is followed beyond this time")
+    certain = undefined("the null model makes no error")
+
+    def integral() -> Figure:
+        mine, nobodys = (time_dependent.integrated(values[h:], cells[h:]) for values in (score, null))
+        return {"estimate": mine, "null": nobodys, "scaled": 1 - mine / nobodys if nobodys > 0 else certain}
+
+    def scaled(i: int) -> Figure:
+        return certain if null[i] <= 0 else float(1 - score[i] / null[i])
+
+    exist = np.isfinite(score[:h])
+    return {
+        "brier_at": _by_time(settings, [float(score[i]) if exist[i] else missing for i in range(h)]),
+        "scaled_brier_at": _by_time(settings, [scaled(i) if exist[i] else missing for i in range(h)]),
+        "integrated_brier": defined(integral),
+    }
 
 
 def _by_time(settings: Settings, figures: Sequence[Figure]) -> dict[str, Figure]:

@@ -57,6 +57,30 @@ def _log_rank(test: Any) -> str:
     return f"{number(test['chi2'], 2)}, p {p_value(test['p'])}"
 
 
+def _median(figure: Any) -> str:
+    """A median, whose upper limit is often not reached.
+
+    >>> _median({"estimate": 800.0, "ci": [710.0, {"undefined": "stays above"}]})
+    '800 (710–not reached)'
+    """
+    limits = figure.get("ci") if isinstance(figure, Mapping) else None
+    if isinstance(limits, list) and not absent(limits[0]) and absent(limits[1]):
+        return f"{with_interval(figure, 0)} ({number(limits[0], 0)}–not reached)"
+    return with_interval(figure, 0)
+
+
+def _observed_to_expected(calibration: Any) -> str:
+    ratio = with_interval(calibration["observed_to_expected"], 2)
+    return f"{number(calibration['observed'], 3)} / {number(calibration['expected'], 3)} = {ratio}"
+
+
+def _of_groups(at: Any, digits: int) -> str:
+    return "; ".join(
+        f"{group} {absent(at[group]).kind if absent(at[group]) else with_interval(at[group], digits)}"  # type: ignore[union-attr]
+        for group in ("low", "high")
+    )
+
+
 def _hazard_ratio(ratio: Any) -> str:
     return f"{with_interval(ratio, 2)}, p {p_value(ratio.get('p'))}"
 
@@ -75,12 +99,24 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "calibration.hosmer_lemeshow": ("Hosmer–Lemeshow χ²", _chi2),
     "survival.c_index": ("C-index (95% CI)", with_interval),
     "survival.c_index.bound": ("C-index, largest error by binned scores", partial(with_interval, digits=4)),
-    "survival.median.low": ("Median survival, low risk", partial(with_interval, digits=0)),
-    "survival.median.high": ("Median survival, high risk", partial(with_interval, digits=0)),
+    "survival.median.low": ("Median survival, low risk", _median),
+    "survival.median.high": ("Median survival, high risk", _median),
     "survival.hazard_ratio": ("Hazard ratio, high against low risk", _hazard_ratio),
     "survival.log_rank": ("Log-rank χ²", _log_rank),
+    "survival.log_rank_within_sites": ("Log-rank χ², stratified by site", _log_rank),
+    "survival.uno_c": ("Uno's C (95% CI), to the last horizon", with_interval),
+    "survival.calibration_slope": ("Calibration slope of the score (95% CI)", with_interval),
+    "survival.integrated_brier": ("Integrated Brier score", with_interval),
+    "survival.integrated_brier.scaled": ("Integrated Brier score, gain over the null model", with_interval),
 }
-AT_TIMES = {"survival.auc_at": "AUC at", "survival.brier_at": "Brier score at"}
+AT_TIMES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "survival.auc_at": ("AUC at", with_interval),
+    "survival.brier_at": ("Brier score at", with_interval),
+    "survival.scaled_brier_at": ("Index of prediction accuracy at", with_interval),
+    "survival.calibration_at": ("Observed / expected risk at", _observed_to_expected),
+    "survival.survival_at": ("Survival by risk group at", partial(_of_groups, digits=3)),
+    "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=0)),
+}
 SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
 COUNTS = ("tp", "fp", "tn", "fn")
 AT_CUTOFF = {
@@ -105,16 +141,26 @@ def measures_grid(cohorts: Record, caption: str, time_unit: str) -> Grid:
         if any(figure is not None and not absent(figure) for figure in figures) or path in cohorts.get(names[0], ()):
             unit = f" ({time_unit})" if path.startswith("survival.median") else ""
             grid.row(label + unit, [grid.cell(figure, write) for figure in figures])
-    for path, label in AT_TIMES.items():
+    for path, (label, write) in AT_TIMES.items():
         tables = [look_up(cohorts[name], path) for name in names]
-        by_time = [at_times(table) for table in tables]
+        by_time = [_with_limits(at_times(table), look_up(cohorts[name], f"{path}_ci"))
+                   for name, table in zip(names, tables, strict=True)]  # fmt: skip
         for time in sorted({time for known in by_time for time in known}):
             cells = [
-                grid.cell(table if absent(table) else known.get(time), with_interval)
+                grid.cell(table if absent(table) else known.get(time), write)
                 for table, known in zip(tables, by_time, strict=True)
             ]
             grid.row(f"{label} {time:g} {time_unit}", cells)
     return grid
+
+
+def _with_limits(figures: dict[float, Any], limits: Any) -> dict[float, Any]:
+    """Figures at times, each with its interval where there is one."""
+    known = at_times(limits)
+    return {
+        time: {"estimate": figure, "ci": known[time]} if time in known and not absent(figure) else figure
+        for time, figure in figures.items()
+    }
 
 
 def at_times(table: Any) -> dict[float, Any]:

@@ -57,7 +57,7 @@ def estimate(figure: Any) -> float | None:
 def interval(figure: Any, key: str = "ci") -> tuple[float, float] | None:
     """Confidence interval of a figure, where it has one."""
     limits = figure.get(key) if isinstance(figure, dict) else None
-    if not isinstance(limits, list | tuple) or len(limits) != 2:
+    if not isinstance(limits, list | tuple) or len(limits) != 2 or any(absent(limit) for limit in limits):
         return None
     return float(limits[0]), float(limits[1])
 

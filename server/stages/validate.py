@@ -18,6 +18,7 @@ from cohortium.server.site_calls import SiteCalls
 from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies import cutoff, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
+from cohortium.strategies.time_dependent import evaluation_cells
 
 
 @dataclass
@@ -93,21 +94,29 @@ def scored_models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[Scor
             endpoint=study.model[name].endpoint,
             outcome=study.endpoint_of(name).kind,
             cutoff=None,
-            baseline_survival=_baseline_survival(study, name, fitted[name]),
+            log_hazard=study.endpoint_of(name).kind == "survival",
+            **_baseline(study, name, fitted[name]),
         )
         for name in study.model
     )
 
 
-def _baseline_survival(study: Study, name: str, model: FittedModel) -> tuple[float, ...]:
-    """Survival at the study's horizons of a patient with score 0; empty where the model has no common baseline."""
-    baseline = model.final.notes.get("baseline")
-    if baseline is None:
-        return ()
-    steps = np.concatenate([[0.0], baseline["cumulative_hazard"]])
-    endpoint = study.endpoint_of(name)
-    horizon = endpoint.horizon or () if endpoint.kind == "survival" else ()
-    return tuple(np.exp(-steps[np.searchsorted(baseline["time"], horizon, side="right")]).tolist())
+def _baseline(study: Study, name: str, model: FittedModel) -> dict[str, tuple[float, ...]]:
+    """Survival of a patient with score 0, at the horizons and at the times that a Brier score is integrated over.
+
+    Empty where the model has no common baseline.
+    """
+    baseline, endpoint = model.final.notes.get("baseline"), study.endpoint_of(name)
+    if baseline is None or endpoint.kind != "survival":
+        return {}
+    hazard = np.concatenate([[0.0], baseline["cumulative_hazard"]])
+    step = time_step(study, study.model[name].endpoint)
+    evaluated = evaluation_cells(endpoint.horizon, step) * step * (1 + 1e-12)  # 3 x 0.1 is 0.3
+
+    def survival(times: Any) -> tuple[float, ...]:
+        return tuple(np.exp(-hazard[np.searchsorted(baseline["time"], times, side="right")]).tolist())
+
+    return {"baseline_survival": survival(endpoint.horizon), "baseline_curve": survival(evaluated)}
 
 
 def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) -> tuple[ScoredModel, ...]:
@@ -187,6 +196,7 @@ def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[
             outcome=study.endpoint[analysis.endpoint].kind,
             # of its own endpoint alone, at that one's horizons
             baseline_survival=model.baseline_survival if model.endpoint == analysis.endpoint else (),
+            baseline_curve=model.baseline_curve if model.endpoint == analysis.endpoint else (),
         )
         for model in spec.models
         if model.name == analysis.model

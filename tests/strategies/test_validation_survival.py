@@ -1,15 +1,18 @@
 """Validation of survival: a cohort's figures, equal to lifelines, JSON-ready and honest about what does not exist."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter, datasets
 from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
+from sksurv.metrics import concordance_index_ipcw, integrated_brier_score
+from sksurv.util import Surv
 
 from cohortium.common.federation import PooledSites
-from cohortium.strategies import cox, validation
+from cohortium.strategies import cox, time_dependent, validation
 from cohortium.strategies.rows import ScoredSurvival, Survival
 from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
 from tests.strategies.additivity import FixedPointSites, odd_sites, split, take
@@ -39,7 +42,7 @@ def test_figures_equal_lifelines(fitted, sites):
     baseline = {"nodes": tuple(model.baseline.survival(np.array([1095, 1825]))), "age": ()}
     federation = sites(odd_sites(rows, rows.event))
     figures = validation.validate_survival(federation, MODELS, settings(baseline_survival=baseline))
-    assert federation.rounds <= 9  # 4 messages: the sums of each travel together
+    assert federation.rounds <= 11  # 4 messages: the sums of each travel together
     nodes, age = figures["nodes"], figures["age"]
     assert set(nodes) == set(SURVIVAL_FIGURES)
     assert (nodes["n"], nodes["events"]) == (686, 299)
@@ -61,6 +64,42 @@ def test_figures_equal_lifelines(fitted, sites):
     assert "undefined" in age["brier_at"]["1095"]
     assert "undefined" in age["kaplan_meier"]
     assert "undefined" in age["hazard_ratio"]
+    assert nodes["median"]["high_ci"][0] < nodes["median"]["high"] < nodes["median"]["high_ci"][1]
+    assert nodes["auc_at_ci"]["1095"][0] < nodes["auc_at"]["1095"] < nodes["auc_at_ci"]["1095"][1]
+    outcome = Surv.from_arrays(rows.event == 1, rows.time)
+    tau = concordance_index_ipcw(outcome, outcome, rows.score[:, 1], tau=1825)[0]
+    assert age["uno_c"]["estimate"] == pytest.approx(tau, abs=1e-12)
+    assert nodes["survival_at"]["1095"]["high"]["estimate"] == pytest.approx(float(curve.predict(1095)), abs=1e-12)
+    assert 0 < nodes["scaled_brier_at"]["1095"] < 0.3
+    assert "undefined" in nodes["integrated_brier"]  # no curve was given
+
+
+def test_figures_of_predictions(fitted):
+    rows, model = fitted
+    cells = time_dependent.evaluation_cells((1095, 1825), 1.0)
+    asked = settings(
+        baseline_survival={"nodes": tuple(model.baseline.survival(np.array([1095, 1825])))},
+        baseline_curve={"nodes": tuple(model.baseline.survival(cells))},
+        log_hazards=("nodes",),
+    )
+    found = validation.validate_survival(PooledSites(odd_sites(rows, rows.event)), MODELS, asked)
+    nodes, age = found["nodes"], found["age"]
+    assert nodes["calibration_slope"]["estimate"] == pytest.approx(1, abs=1e-3)  # on its own patients
+    assert "undefined" in age["calibration_slope"]
+    assert 0.9 < nodes["calibration_at"]["1095"]["observed_to_expected"]["estimate"] < 1.1
+    assert 5 <= len(nodes["calibration_at"]["1095"]["curve"]) <= 11
+    assert max(nodes["decision_curve_at"]["1095"]["net_benefit"]) > 0.1
+    assert "undefined" in age["decision_curve_at"]["1095"]
+    predicted = np.array([model.baseline.survival(cells)]) ** np.exp(rows.score[:, [0]])
+    outcome = Surv.from_arrays(rows.event == 1, rows.time)
+    theirs = integrated_brier_score(outcome, outcome, predicted[:, 1:], cells[1:])
+    assert nodes["integrated_brier"]["estimate"] == pytest.approx(theirs, rel=0.05)  # without its first time
+    assert nodes["integrated_brier"]["scaled"] > 0.05
+    binned = validation.validate_survival(PooledSites([rows]), MODELS, replace(asked, score_resolution="binned"))
+    assert "undefined" in binned["nodes"]["calibration_slope"]
+    a, b = (f["nodes"]["calibration_at"]["1095"]["observed_to_expected"] for f in (found, binned))
+    assert a["estimate"] == pytest.approx(b["estimate"], abs=1e-10)
+    json.dumps(found, allow_nan=False)
 
 
 def test_binned_scores_and_coarse_times(fitted):
@@ -80,7 +119,7 @@ def test_within_site_sends_no_joint_table(fitted):
     rows, _ = fitted
     federation = PooledSites(split(rows, [400, 286]))
     figures = validation.validate_survival(federation, MODELS, settings(concordance="within_site"))["nodes"]
-    assert federation.rounds == 4  # extent, exits, pairs, groups
+    assert federation.rounds == 5  # extent, exits, pairs, groups, groups within sites
     assert 0.6 < figures["c_index"]["estimate"] < 0.75
     assert "undefined" in figures["auc_at"]
 
@@ -89,6 +128,8 @@ def test_one_site_gets_the_same_figures_as_the_coordinator(fitted):
     rows, _ = fitted
     alone = validation.validate_survival(PooledSites([rows]), MODELS, settings())
     many = validation.validate_survival(PooledSites(odd_sites(rows, rows.event)[::-1]), MODELS, settings())
+    for figures in (alone["nodes"], many["nodes"]):
+        assert figures.pop("log_rank_within_sites")["chi2"] > 0  # the sites differ
     assert alone == many  # counts only
 
 
