@@ -4,8 +4,9 @@ Federated pieces (`continuous`, `categorical`) and the pure functions that write
 results.json. A group is an outcome class (0, 1) or whatever else the rows' group codes stand for.
 
 An entry: {"variable", "kind", "unit", "cohort", "groups": {NAME: {"n", "missing", "mean", "sd", "median", "q1", "q3"}},
-"p", "test"}; of a counted variable, a group is {"n", "missing", "levels": {LEVEL: count}}. n counts the patients whose
-value is known. A figure that does not exist is {"undefined": reason}.
+"p", "test"} and, of two groups, what group_differences.py gives; of a counted variable, a group is {"n", "missing",
+"levels": {LEVEL: count}}. n counts the patients whose value is known. A figure that does not exist is {"undefined":
+reason}.
 
 Where a few missing values must not be told (strategies/describe.py), the first level of a counted variable is "LEVEL or
 missing", and a continuous variable has the one group "all"; "p", and the counts that would tell, are withheld.
@@ -19,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from cohortium.common.federation import Federation
-from cohortium.strategies import levels, moments, quantiles
+from cohortium.strategies import group_differences, levels, moments, quantiles
 from cohortium.strategies.moments import Moments
 from cohortium.strategies.rows import Array, Counts
 
@@ -86,7 +87,8 @@ def continuous_entry(
     sd = np.array([part.sd[column] for part in described.moments])
     figures = {name: _described(described.moments[g], described.quartiles[g], column) for g, name in enumerate(groups)}
     p = analysis_of_variance(n, mean, sd)
-    return _entry("continuous", variable, unit, cohort, figures, p, "t" if len(groups) == 2 else "anova")
+    entry = _entry("continuous", variable, unit, cohort, figures, p, "t" if len(groups) == 2 else "anova")
+    return entry | (group_differences.of_means(n, mean, sd) | _missing(figures) if len(groups) == 2 else {})
 
 
 def _described(moments_: Moments, quartiles: Array, column: int) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def merged_entry(
     entry = categorical_entry(described, 0, level_names=names, **named)
     few = {"withheld": f"told only together with {first}: a site has too few missing values in a group"}
     figures = {name: figure | {"missing": few} for name, figure in entry["groups"].items()}
-    return entry | {"groups": figures, "p": few}
+    by_group = dict.fromkeys(entry.keys() & {"p", "p_missing", "standardised_difference"}, few)
+    return entry | {"groups": figures} | by_group
 
 
 def categorical_entry(
@@ -151,7 +154,8 @@ def categorical_entry(
         for g, name in enumerate(groups)
     }
     test, p = independence(table)
-    return _entry(kind, variable, "", cohort, figures, p, test)
+    entry = _entry(kind, variable, "", cohort, figures, p, test)
+    return entry | (group_differences.of_levels(table) | _missing(figures) if len(groups) == 2 else {})
 
 
 def analysis_of_variance(n: Counts, mean: Array, sd: Array) -> float:
@@ -181,6 +185,11 @@ def independence(table: Counts) -> tuple[str, float]:
         return "fisher", float(stats.fisher_exact(table).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
     tested = stats.chi2_contingency(table, correction=False)
     return "chi2", float(tested.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _missing(figures: dict[str, Any]) -> dict[str, Any]:
+    counts = np.array([[figure["n"], figure["missing"]] for figure in figures.values()])
+    return group_differences.missingness(*counts.T)
 
 
 def _entry(
