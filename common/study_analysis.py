@@ -17,10 +17,10 @@ Mixing = Annotated[float, Field(gt=0, le=1, exclude_if=lambda value: value == 1)
 
 
 class Screen(Keys):
-    """Keep features by a univariate test: p below the bound, at most floor(N/4) of them by |t|."""
+    """Keep features by a univariate test: p below the bound, at most floor(N/4) of them, the strongest."""
 
     method: Literal["screen"]
-    test: Literal["t"] = "t"
+    test: Literal["t", "mann_whitney", "auc"] = "t"
     p: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
@@ -30,6 +30,16 @@ class Correlation(Keys):
     method: Literal["correlation"]
     r: Annotated[float, Field(gt=0, le=1)] = 0.9
     keep: Literal["largest_t"] = "largest_t"
+    coefficient: Literal["pearson", "spearman"] = Field(
+        default="pearson", exclude_if=lambda value: value == "pearson", description="spearman: on binned ranks"
+    )
+
+
+class Mrmr(Keys):
+    """Keep features that tell the classes apart and say little of each other: F over mean absolute correlation."""
+
+    method: Literal["mrmr"]
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 
 class LassoSelection(Keys):
@@ -49,11 +59,15 @@ def _as_table(value: Any) -> Any:
 
 
 Selection = Annotated[
-    Screen | Correlation | LassoSelection,
+    Screen | Correlation | Mrmr | LassoSelection,
     Field(discriminator="method"),
     BeforeValidator(
         _as_table,
-        json_schema_input_type=Literal["screen", "correlation", "lasso"] | Screen | Correlation | LassoSelection,
+        json_schema_input_type=Literal["screen", "correlation", "mrmr", "lasso"]
+        | Screen
+        | Correlation
+        | Mrmr
+        | LassoSelection,
     ),
 ]
 
@@ -138,9 +152,6 @@ class NetworkModel(ModelTable):
     learning_rate: Positive = 1e-3
     class_weight: Literal["none", "balanced"] = "none"
     patience: Annotated[int, Field(ge=1, le=10_000)] | None = None
-
-
-Model = Annotated[LogisticModel | LassoModel | CoxModel | NetworkModel, Field(discriminator="kind")]
 
 
 def _cutoff(value: Any) -> str | float:

@@ -16,8 +16,17 @@ from cohortium.common.federation import Statistic
 from cohortium.common.heads import Head
 from cohortium.common.privacy_plan import ROUNDS
 from cohortium.common.study import Study
-from cohortium.common.study_analysis import Correlation, CoxModel, LassoModel, LassoSelection, NetworkModel, Screen
+from cohortium.common.study_analysis import (
+    Correlation,
+    CoxModel,
+    LassoModel,
+    LassoSelection,
+    Mrmr,
+    NetworkModel,
+    Screen,
+)
 from cohortium.server.release_figures import figures, timeline
+from cohortium.server.release_selection import ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
     class_histogram,
@@ -145,10 +154,11 @@ def _fits(study: Study) -> Iterator[Release]:
         tested = False
         for step in model.selection:
             purpose = f"{step.method} for {name}"
-            if isinstance(step, Screen) or (isinstance(step, Correlation) and not tested):
+            yield from ranks(design.asks, purpose, step)
+            if (isinstance(step, Screen) and step.test == "t") or (isinstance(step, Correlation | Mrmr) and not tested):
                 yield _moments(study, "train", purpose, columns, 2, design.letters)
                 tested = True
-            if isinstance(step, Correlation):
+            if isinstance(step, Mrmr) or (isinstance(step, Correlation) and step.coefficient == "pearson"):
                 yield design.asks(purpose, correlation.cross_products, lambda p: (_labelled(p), {}))
             if isinstance(step, LassoSelection):
                 yield from _lasso(design, purpose, step, model.endpoint)

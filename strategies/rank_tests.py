@@ -32,6 +32,10 @@ PATIENTS_A_COLUMN = 4
 SPLIT_NUMBERS = 1 << 16
 """Counts that one sum of splitting asks for, about."""
 MOST_PIECES = 4096
+MOST_CELLS = 4096
+"""Cells that one sum of splitting cuts."""
+MARKS = 4
+"""Pieces more than the even ones: two single values that many patients may share, and what lies between."""
 _SIGN = np.uint64(1 << 63)
 
 Test = Literal["mann_whitney", "auc"]
@@ -288,7 +292,8 @@ def _to_split(found: _Found, undecided: NDArray[np.bool_], closest: Counts) -> N
         wanted = np.isin(closest, found.column[useful])
         now = closest[wanted][: max(patients // PATIENTS_A_COLUMN, 1)]
         if len(now):
-            return useful & np.isin(found.column, now)
+            places = np.flatnonzero(useful & np.isin(found.column, now))[:MOST_CELLS]
+            return np.isin(np.arange(len(useful)), places)
     return np.zeros(len(found.column), dtype=bool)
 
 

@@ -16,7 +16,7 @@ from cohortium.server.report import curves
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
-from cohortium.server.report.estimands import left_out_note, model_notes, study_notes
+from cohortium.server.report.estimands import left_out_note, model_notes, selection_note, study_notes
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
 from cohortium.server.report.leaving import (
@@ -215,7 +215,8 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
-        "notes": model_notes(kind, declared, study) + left_out_note(model.get("notes") or {}),
+        "notes": model_notes(kind, declared, study) + selection_note(model.get("notes") or {})
+        + left_out_note(model.get("notes") or {}),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),
         "measures": measures_grid(cohorts, f"Model {label}: performance by cohort.", unit) if cohorts else None,

@@ -87,10 +87,29 @@ def _inputs(model: Record) -> str:
 
 
 def _selection(model: Record) -> str:
-    steps = [step if isinstance(step, str) else step.get("method", "") for step in model.get("selection", ())]
-    names = {"screen": "univariate screening", "correlation": "correlation pruning", "lasso": "LASSO"}
-    steps = [names.get(step, step.replace("_", " ").replace("aic", "AIC")) for step in steps]
+    steps = [_step({"method": step} if isinstance(step, str) else step) for step in model.get("selection", ())]
     return f"Selection, in order: {', '.join(steps)}." if steps else ""
+
+
+def _step(step: Record) -> str:
+    method = step.get("method", "")
+    if method == "screen":
+        tests = {"mann_whitney": "Mann-Whitney test", "auc": "univariate AUC", "t": "t test"}
+        return f"univariate screening ({tests[step.get('test', 't')]})"
+    if method == "correlation":
+        spearman = " (Spearman, on binned ranks)" if step.get("coefficient") == "spearman" else ""
+        return f"correlation pruning{spearman}"
+    names = {"lasso": "LASSO", "mrmr": f"mRMR ({step.get('keep', 20)} features)"}
+    return names.get(method, method.replace("_", " ").replace("aic", "AIC"))
+
+
+def selection_note(found: Record) -> list[str]:
+    """Say how many columns each step of the selection kept."""
+    steps = found.get("selection", ())
+    if not steps:
+        return []
+    counts = " to ".join(f"{count:,}" for count in [steps[0]["from"], *(step["kept"] for step in steps)])
+    return [f"The steps left {counts} columns in the final model's patients."]
 
 
 def study_notes(study: Record, cohort_names: set[str]) -> list[str]:

@@ -94,7 +94,7 @@ def _fit_one(
     columns = joined([])
     try:
         candidates = _candidates(federation, name, rows, learned, fitted)
-        columns, path = select(federation, model, rows, varying(candidates), learned.patients)
+        columns, path, steps = select(federation, model, rows, varying(candidates), learned.patients)
         if not len(columns) and model.kind in NEEDS_PREDICTORS:
             raise NotIdentifiable(
                 f"no predictor is left for a {model.kind} model: all have one value in the training patients, or the "
@@ -102,7 +102,8 @@ def _fit_one(
             )
         fit = FITTERS[model.kind](federation, name, rows, columns, path)
         left_out = [name for name, scale in zip(candidates.names, candidates.scale, strict=True) if not scale > 0]
-        return replace(fit, notes={**fit.notes, "left_out": left_out}) if left_out else fit
+        more = {"left_out": left_out, "selection": steps}
+        return replace(fit, notes={**fit.notes, **{key: told for key, told in more.items() if told}})
     except NotIdentifiable as problem:
         where = f" without fold {' and '.join(map(str, without))}" if without else ""
         message = f"study.toml [model.{name}]{where}: {problem}"

@@ -1,0 +1,44 @@
+"""Release selection: what the selection steps by ranks ask of the sites; the others are listed beside the fits."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cohortium.common.study_analysis import Correlation, Screen
+from cohortium.server.release_sizes import NOBODY, Release
+from cohortium.strategies import rank_correlation, rank_tests
+from cohortium.strategies.rows import Matrix
+
+
+def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Release]:
+    """Sums of a screen by ranks or of Spearman's correlation; ``asks(purpose, statistic, share of p columns)``."""
+    by_ranks = isinstance(step, Screen) and step.test != "t"
+    spearman = isinstance(step, Correlation) and step.coefficient == "spearman"
+    if not by_ranks and not spearman:
+        return
+    yield asks(purpose, rank_tests.occupancy, lambda p: (_matrix(p), {"grid": rank_tests.GRID}))
+    if by_ranks:
+        pieces = rank_tests.SPLIT_NUMBERS // (2 * rank_tests.MOST_CELLS) + rank_tests.MARKS
+        cells = {"columns": np.arange(rank_tests.MOST_CELLS), "edges": np.zeros((rank_tests.MOST_CELLS, pieces + 1))}
+        yield asks(purpose, rank_tests.histogram, lambda p: (_matrix(p), {"edges": _edges(p)}))
+        yield asks(
+            f"{purpose}, near the threshold",
+            rank_tests.split,
+            lambda p: (_matrix(max(p, rank_tests.MOST_CELLS)), cells),  # as large for any number of columns
+        )
+    else:
+        scores = rank_tests.MOST_BINS
+        yield asks(
+            purpose,
+            rank_correlation.products,
+            lambda p: (_matrix(p), {"edges": _edges(p), "scores": np.zeros((p, scores))}),
+        )
+
+
+def _edges(columns: int) -> np.ndarray:
+    return np.zeros((columns, rank_tests.MOST_BINS + 1))
+
+
+def _matrix(columns: int) -> Matrix:
+    return Matrix(np.empty((0, columns)), NOBODY.astype(np.int64))
