@@ -19,9 +19,10 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, LassoModel, LassoSelection, NetworkModel, Screen
 from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
+from cohortium.strategies.local_fits import asked_of
 
 TIMED_VIEWS = ("survival", "scored_survival")
-OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "concordance.pairs_within_site")
+OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "local_fits.able", "local_fits.shares", "concordance.pairs_within_site")
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
 GRID_CELLS = 256
 RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
@@ -63,6 +64,8 @@ def check(
         _ranks(study, statistic, view, parameters, rows)
     if statistic == "fedavg.update":
         _training(study, view, parameters)
+    if statistic.startswith("local_fits."):
+        _local_fits(study, statistic, view, parameters)
 
 
 def check_patients(study: Study, views: Iterable[Mapping[str, Any]], roster: Iterable[Hello]) -> None:
@@ -172,6 +175,16 @@ def _public_number(statistic: str, view: Mapping[str, Any], own: int) -> int:
     if type(patients) is not int or patients < own:
         raise SumRefused(statistic, "the request must name the number of patients it is about, of all sites together")
     return patients
+
+
+def _local_fits(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """A site fits on its own only what the study says."""
+    for name, model in study.model.items():
+        if getattr(model, "aggregation", "exact") == "fedavg" and model.endpoint == view["endpoint"]:
+            asked = asked_of(model, study.endpoint_of(name).kind)
+            if all(parameters.get(key) == value for key, value in asked.items()):
+                return
+    raise SumRefused(statistic, 'the study has no such model with aggregation = "fedavg"; ask for what was approved')
 
 
 def _training(study: Study, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:

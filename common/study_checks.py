@@ -185,7 +185,3 @@ def _unkept(study: "Study") -> Iterator[Mistake]:
         if region.source == "model":
             problem = "sites of this version bring their contours; use mask, or ring around a mask"
             yield Mistake(f"[region.{name}]", "source = 'model'", problem)
-    for name, model in study.model.items():
-        if getattr(model, "aggregation", "exact") != "exact":
-            problem = "this version does not average local fits; use exact"
-            yield Mistake(f"[model.{name}]", "aggregation = 'fedavg'", problem)

@@ -35,6 +35,7 @@ from cohortium.strategies import (
     fedavg,
     lasso,
     lasso_cox,
+    local_fits,
     levels,
     logistic,
     moments,
@@ -166,6 +167,11 @@ def _fits(study: Study) -> Iterator[Release]:
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
+    if getattr(model, "aggregation", "exact") == "fedavg":
+        asked = local_fits.asked_of(model, design.study.endpoint[model.endpoint].kind)
+        rows = _folded if asked["kind"] == "lasso_cox" else _labelled
+        yield design.asks(f"{purpose} locally", local_fits.able, lambda p: (rows(p), asked))
+        yield design.asks(f"{purpose} locally", local_fits.shares, lambda p: (rows(p), asked | {"patients": 1}))
     if isinstance(model, LassoModel):
         yield from _lasso(design, purpose, model, model.endpoint)
     elif isinstance(model, NetworkModel):

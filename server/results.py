@@ -98,9 +98,9 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
         estimate = float(fit.estimates[index])
         row: dict[str, Any] = {"term": term, "estimate": estimate}
         if errors is None:
-            row |= {key: {"undefined": "a penalised estimate has no standard error"} for key in ("se", "ci", "p")}
+            row |= {key: {"undefined": fit.no_errors} for key in ("se", "ci", "p")}
             if ratio and term != "(Intercept)":
-                row |= {"ratio": _ratio(estimate), "ratio_ci": {"undefined": "a penalised estimate has no interval"}}
+                row |= {"ratio": _ratio(estimate), "ratio_ci": {"undefined": fit.no_errors}}
         else:
             half = float(stats.norm.ppf((1 + LEVEL) / 2) * errors[index])
             row |= {

@@ -10,7 +10,7 @@ from cohortium.common.federation import Statistic
 
 MODULES = (
     "calibration", "class_histogram", "combat", "concordance", "correlation", "cox", "cutoff", "decision_curve",
-    "discrimination", "fedavg", "icc", "lasso", "lasso_cox", "levels", "logistic", "moments", "noisy_logistic", "quantiles",
+    "discrimination", "fedavg", "icc", "lasso", "lasso_cox", "levels", "local_fits", "logistic", "moments", "noisy_logistic", "quantiles",
     "reclassification", "rank_correlation", "rank_tests", "score_bins", "screening", "survival",
     "survival_calibration", "survival_groups", "table_one",
 )  # fmt: skip

@@ -26,6 +26,8 @@ class Fit:
     estimates: Array = field(default_factory=lambda: np.empty(0))
     covariance: Array | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    no_errors: str = "a penalised estimate has no standard error"
+    """Why, where there is no covariance."""
 
 
 @dataclass(frozen=True, kw_only=True)

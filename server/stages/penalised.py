@@ -13,19 +13,26 @@ def penalised_path(
     federation: StudyFederation, rows: dict[str, Any], columns: Columns, settings: LassoModel | LassoSelection
 ) -> LassoPath:
     """The path of all columns with its inner cross-validation; of a survival endpoint stratified by site."""
-    kind = federation.study.endpoint[rows["endpoint"]].kind
-    view = {"kind": {"binary": "labelled", "survival": "survival"}[kind], "rows": rows, "endpoint": rows["endpoint"]}
-    if kind == "survival":  # a site's patients are compared among themselves: their times are taken as they are
-        view["time_step"] = None
-    fit = {"binary": lasso.fit, "survival": lasso_cox.fit}[kind]
+    fit = {"binary": lasso.fit, "survival": lasso_cox.fit}[federation.study.endpoint[rows["endpoint"]].kind]
     return fit(
-        federation.rows(view | columns.recipe | {"inner_folds": settings.folds}),
+        federation.rows(path_view(federation, rows, columns, settings)),
         len(columns),
         n_lambda=settings.n_lambda,
         folds=settings.folds,
         rule=settings.lambda_,
         mixing=settings.mixing,
     )
+
+
+def path_view(
+    federation: StudyFederation, rows: dict[str, Any], columns: Columns, settings: LassoModel | LassoSelection
+) -> dict[str, Any]:
+    """View of the columns with the outcome and the inner folds."""
+    kind = federation.study.endpoint[rows["endpoint"]].kind
+    view = {"kind": {"binary": "labelled", "survival": "survival"}[kind], "rows": rows, "endpoint": rows["endpoint"]}
+    if kind == "survival":  # a site's patients are compared among themselves: their times are taken as they are
+        view["time_step"] = None
+    return view | columns.recipe | {"inner_folds": settings.folds}
 
 
 def path_notes(path: LassoPath | None) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""Averaged: coefficients of local fits, averaged (aggregation = "fedavg"), with the exact fit and the distance to it.
+
+The averaged model is the one that the study asked for, and the one that is validated; the exact one stands in its notes.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from cohortium.server.federation import StudyFederation
+from cohortium.server.stages.columns import Columns
+from cohortium.server.stages.fitted import Fit, in_study_units
+from cohortium.strategies import local_fits
+from cohortium.strategies.rows import Array
+
+NO_ERRORS = "an average of local fits has no standard error"
+
+
+def average(federation: StudyFederation, name: str, view: dict[str, Any]) -> local_fits.Average:
+    """The mean of the local fits of a model over the rows of a view."""
+    study = federation.study
+    asked = local_fits.asked_of(study.model[name], study.endpoint_of(name).kind)
+    return local_fits.fit(federation.rows(view), minimum_sites=study.privacy.minimum_sites, **asked)
+
+
+def averaged(columns: Columns, exact: Fit, exact_coefficients: Array, mean: local_fits.Average) -> Fit:
+    """The averaged model beside the exact one.
+
+    Parameters
+    ----------
+    columns : Columns
+        All that were fitted, (p,).
+    exact : Fit
+        The exact fit, as it would be reported.
+    exact_coefficients : (p + 1,)
+        Of all columns, standardised, intercept first.
+    mean : Average
+    """
+    kept = np.flatnonzero(mean.coefficients[1:])
+    some = columns.take(kept)
+    coefficients = mean.coefficients[np.concatenate([[0], kept + 1])]
+    first = 0 if "(Intercept)" in exact.terms else 1
+    if first:  # of a survival endpoint: the score is the linear predictor of the raw columns
+        coefficients[0] = np.sum(coefficients[1:] * some.centre / some.scale)
+    estimates, _ = in_study_units(some, coefficients, np.zeros((len(coefficients),) * 2))
+    beside = {
+        "sites": mean.sites,
+        "patients": mean.patients,
+        **local_fits.distance(mean.coefficients, exact_coefficients),
+        "exact": [
+            {"term": term, "estimate": float(value)} for term, value in zip(exact.terms, exact.estimates, strict=True)
+        ],
+    }
+    return Fit(
+        columns=some,
+        published={**some.recipe, "coefficients": coefficients},
+        terms=("(Intercept)", *some.names)[first:],
+        estimates=estimates[first:],
+        notes={**exact.notes, "fedavg": beside},
+        no_errors=NO_ERRORS,
+    )
