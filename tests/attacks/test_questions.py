@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from cohortium.client.guard import Guard
+from cohortium.client.subsets import check_subset
+from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
 from cohortium.common.heads import Head
-from cohortium.strategies import views
+from cohortium.common.study import parse_study
+from cohortium.strategies import moments, views
 from cohortium.strategies.correlation import cross_products
+from cohortium.strategies.describe import FIRST_LEVEL
 from cohortium.strategies.discrimination import histogram
 from cohortium.strategies.fedavg import update
 from cohortium.strategies.lasso import start
@@ -154,9 +158,9 @@ def test_inner_folds_of_one_patient(victims, raw_design):
     """As many folds as a site has patients: the sums of a fold and class are those of one patient a site at most."""
     view = {"kind": "labelled", "rows": TRAIN, "endpoint": "outcome", "inner_folds": 60, **raw_design}
     sums = victims.sums(view, ("north",)).sum(start, folds=60)
-    assert sums.events.max() == 1
+    assert sums.outcome.max() == 1
     (north,) = victims.rows(view, ("north",))
-    assert rebuilt(sums.events_total[sums.events == 1], north.x[north.y == 1]) == sums.events.sum() > 10
+    assert rebuilt(sums.outcome_total[sums.outcome == 1], north.x[north.y == 1]) == sums.outcome.sum() > 10
     assert "names no LASSO with so many folds" in victims.refusal("north", start, view, folds=60)
 
 
@@ -221,3 +225,118 @@ def test_in_the_clear_a_lone_patient_is_told_to_nobody(victims):
     Guard(victims.study, "north", ("*",)).question("moments.power_sums", view, {}, lone)
     with pytest.raises(SumRefused, match="go in the clear"):
         Guard(study, "north", ("*",)).question("moments.power_sums", view, {}, lone)
+
+
+# --- ways around Table 1 --------------------------------------------------------------------------------------
+
+
+def of_table(context, **changed):
+    """A site with other values of some columns."""
+    table = context.table
+    table = type(table)(table.site, table.patient_id, table.part, {**table.columns, **changed})
+    return views.Context(table=table, study=context.study, site=context.site, objects={})
+
+
+def test_a_withheld_cell_from_the_moments_and_the_score_of_its_term(victims):
+    """The mean of a 0/1 term in a group is its cell of Table 1, and so is the histogram of a score that is the term."""
+    rows = {"part": "train", "endpoint": "outcome", "patients": 180}
+    view = {"kind": "matrix", "rows": rows, "group": "outcome", "blocks": [{"terms": ["stage=2"]}]}
+    asked = {"centre": np.zeros((2, 1)), "power": 1}
+    sums = moments.fit_groups(victims.sums(view), 1, 2)
+    whole = victims.sums(view | {"blocks": [{"terms": ["stage"]}]}).sum(level_counts, levels=3, groups=2)
+    np.testing.assert_array_equal([np.rint(m.mean[0] * m.n[0]) for m in sums], whole.counts[:, 0, 1])
+    used = "no model of the study uses stage, so it leaves in Table 1 only"
+    assert used in victims.refusal("north", moments.power_sums, view, **asked)
+    gradient = {"kind": "labelled", "rows": rows, "endpoint": "outcome", "centre": np.zeros(1), "scale": np.ones(1),
+                "fill": np.zeros(1), "blocks": [{"terms": ["stage=2"]}]}  # fmt: skip
+    assert used in victims.refusal("north", terms, gradient, coefficients=np.zeros(2))
+    published = {"outcome": "survival", "replicates": {"": gradient | {"coefficients": np.array([0.0, 1.0])}}}
+    with pytest.raises(SumRefused, match=used):
+        check_terms(victims.study, histogram.name, {"models": ["m"]}, {"m": published})
+    # what a model uses is fitted, and its terms by outcome are what the fit is made of
+    assert victims.refusal("north", moments.power_sums, view | {"blocks": [{"terms": ["age"]}]}, **asked) == ""
+
+
+def test_which_values_are_missing_as_if_it_were_a_variable(victims):
+    rows = {"part": "train", "endpoint": "outcome"}
+    view = {"kind": "matrix", "rows": rows, "group": "outcome", "blocks": [{"terms": ["marker:missing"]}]}
+    missing = victims.sums(view).sum(moments.power_sums, centre=np.zeros((2, 1)), power=1)
+    assert missing.patients.sum() > 100  # a column like any other
+    told = victims.refusal("north", moments.power_sums, view, centre=np.zeros((2, 1)), power=1)
+    assert 'a column only where missing = "indicator"' in told
+
+
+def test_two_patients_whose_value_is_missing_from_a_table_of_the_others(victims):
+    """A group less its levels is its missing values, and how large the group is follows from every other variable."""
+    north = victims.contexts["north"]
+    train = np.flatnonzero((north.table.part == "train") & (north.table.columns["endpoint.outcome"] == 1))
+    stage = np.nan_to_num(north.table.columns["stage"], nan=0.0)
+    stage[train[:2]] = np.nan
+    changed = of_table(north, stage=stage)
+    view = {"kind": "matrix", "rows": {"part": "train", "endpoint": "outcome"}, "group": "outcome",
+            "blocks": [{"terms": ["stage"]}]}  # fmt: skip
+    rows = views.build(view, changed)
+    share = level_counts.local(rows, levels=3, groups=2)
+    assert (share.patients - share.counts.sum(axis=(1, 2))).tolist() == [0, 2]
+    guard = Guard(victims.study, "north", ("*",))
+    for statistic in (level_counts, moments.power_sums, top_bytes):
+        with pytest.raises(SumRefused, match="fewer than minimum_count = 5 patients have a missing value"):
+            guard.question(statistic.name, view, {}, rows)
+    merged = views.build(view | FIRST_LEVEL, changed)
+    guard.question(level_counts.name, view | FIRST_LEVEL, {}, merged)
+    share = level_counts.local(merged, levels=3, groups=2)
+    assert (share.patients - share.counts.sum(axis=(1, 2))).tolist() == [0, 0]
+
+
+# --- subsets whose difference is a few patients ---------------------------------------------------------------
+
+
+def asked_of(guard, context, variable, level):
+    """What a site says of one subset, as a sum and as finished figures."""
+    told = []
+    rows = {"part": "external", "where": [variable, level]}
+    for ask in (lambda: check_subset(guard.study, rows, context), lambda: guard.finished("figures.x", rows, context)):
+        try:
+            ask()
+            told.append("")
+        except SumRefused as refusal:
+            told.append(refusal.why)
+    assert told[0] == told[1]
+    return told[0]
+
+
+def test_a_cohort_less_all_its_subgroups_is_who_has_no_value(victims):
+    """Finished figures of a whole cohort and of all levels: counts subtract to the two patients without a level."""
+    west = victims.contexts["west"]
+    stage = np.repeat([0.0, 1.0, 2.0], [6, 6, len(west.table) - 12])
+    stage[-2:] = np.nan
+    context = of_table(west, stage=stage)
+    count = [int(views.selected(context, {"part": "external", "where": ["stage", level]}).sum()) for level in range(3)]
+    assert len(west.table) - sum(count) == 2
+    guard = Guard(victims.study, "west", ("*",))
+    told = [asked_of(guard, context, "stage", float(level)) for level in range(3)]
+    assert told[:2] == ["", ""]  # the rest is then the last level too, which is large
+    assert "of none of them" in told[2]
+    stage[-2:] = 2.0
+    assert asked_of(guard, of_table(west, stage=stage), "stage", 2.0) == ""
+
+
+@pytest.mark.parametrize(("apart", "told"), [(2, "differs from another subset"), (0, ""), (6, "")])
+def test_two_subsets_that_differ_by_a_few_patients(victims, apart, told):
+    """An analysis of one sex, another of one ward with two patients more: the difference of their figures."""
+    analyses = [{"model": "full", "endpoint": "outcome", "where": {name: 1}} for name in ("sex", "ward")]
+    study = victims.study.model_dump(mode="json", exclude_none=True)
+    study["validation"] |= {"subgroups": [], "analysis": analyses}
+    binary = [{"name": name, "kind": "binary", "missing": "mode"} for name in ("sex", "ward")]
+    study["variable"] += binary
+    study = parse_study(study)
+    west = victims.contexts["west"]
+    sex = (np.arange(len(west.table)) < 8) * 1.0
+    ward = (np.arange(len(west.table)) < 8 + apart) * 1.0
+    context = of_table(west, sex=sex, ward=ward)
+    context.study = study
+    assert (ward != sex).sum() == apart
+    guard = Guard(study, "west", ("*",))
+    assert asked_of(guard, context, "sex", 1.0) == ""
+    assert told in (why := asked_of(guard, context, "ward", 1.0))
+    assert bool(why) == bool(told)
