@@ -16,10 +16,11 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from cohortium.common.declared_files import file_or_folder, read_toml, refusal, validate
 from cohortium.common.errors import StudyError
-from cohortium.common.study_analysis import FederationOptions, Model, Privacy, Validation
+from cohortium.common.study_analysis import FederationOptions, Privacy, Validation
 from cohortium.common.study_checks import cross_checks
 from cohortium.common.study_data import Endpoint, Header, Keys, Name, Split, Variable
 from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
+from cohortium.common.study_models import Model
 
 FILE_NAME = "study.toml"
 OptIn = Literal["secure_aggregation", "score_resolution", "event_time_days", "on_departure"]

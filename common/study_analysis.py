@@ -156,12 +156,12 @@ class NetworkModel(ModelTable):
 
 def _cutoff(value: Any) -> str | float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value in ("youden", "median") or (number and abs(value) <= 1e6):
+    if value in ("youden", "median", "log_rank") or (number and abs(value) <= 1e6):
         return value
-    raise ValueError('should be "youden", "median" or a number')
+    raise ValueError('should be "youden", "median", "log_rank" or a number')
 
 
-Cutoff = Annotated[Any, PlainValidator(_cutoff, json_schema_input_type=Literal["youden", "median"] | float)]
+Cutoff = Annotated[Any, PlainValidator(_cutoff, json_schema_input_type=Literal["youden", "median", "log_rank"] | float)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
