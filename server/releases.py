@@ -65,14 +65,16 @@ def releases(study: Study) -> list[Release]:
 
 
 def _table_one(study: Study) -> Iterator[Release]:
+    """Each variable by itself, by outcome; once more, coarser, where sites hold that back for a few missing values."""
     groups = len(outcome_groups(study))
-    measured = [variable for variable in study.variable if variable.kind == "continuous"]
     for part in PARTS:
         if not study.hides_its_sites(part):
             continue
-        if measured:
-            yield _moments(study, part, "Table 1", len(measured), groups)
-            yield from _quantiles(study, part, "Table 1", len(measured), groups, len(table_one.QUARTILES))
+        if any(variable.kind == "continuous" for variable in study.variable):
+            purpose = "Table 1, each continuous variable"
+            for these, told in ((groups, purpose), (1, f"{purpose} of which a few values are missing")):
+                yield _moments(study, part, told, 1, these)
+                yield from _quantiles(study, part, told, 1, these, len(table_one.QUARTILES))
         for variable in study.variable:
             if variable.kind != "continuous":
                 yield _level_counts(study, part, len(variable.levels))
@@ -199,9 +201,7 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
         yield design.asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
 
 
-def _lasso(
-    design: _Design, purpose: str, step: LassoSelection | LassoModel, endpoint: str
-) -> Iterator[Release]:
+def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel, endpoint: str) -> Iterator[Release]:
     """The path and its inner cross-validation: at most every penalty of every training set, on all columns."""
     models = step.n_lambda * (step.folds + 1)
 
