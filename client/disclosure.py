@@ -22,7 +22,10 @@ from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.local_fits import asked_of
 
 TIMED_VIEWS = ("survival", "scored_survival")
-OWN_TIMES = ("cox.stratum", "lasso_cox.start", "lasso_cox.terms", "local_fits.able", "local_fits.shares", "concordance.pairs_within_site")
+OWN_TIMES = (
+    *("cox.stratum", "lasso_cox.start", "lasso_cox.terms"),
+    *("local_fits.able", "local_fits.shares", "concordance.pairs_within_site"),
+)
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
 GRID_CELLS = 256
 RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")

@@ -1,6 +1,6 @@
 """Averaged: coefficients of local fits, averaged (aggregation = "fedavg"), with the exact fit and the distance to it.
 
-The averaged model is the one that the study asked for, and the one that is validated; the exact one stands in its notes.
+The averaged model is what the study asked for, and what is validated; the exact one stands in its notes.
 """
 
 from typing import Any

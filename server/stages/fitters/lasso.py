@@ -18,16 +18,16 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
     model = cast(LassoModel, federation.study.model[name])
     survival = federation.study.endpoint_of(name).kind == "survival"
     if model.aggregation == "exact":
-        return _chosen(columns, penalised_path(federation, rows, columns, model), survival)
+        return _chosen(columns, penalised_path(federation, rows, columns, model), survival=survival)
     tasks: list[Any] = [
         lambda: penalised_path(federation, rows, columns, model),
         lambda: average(federation, name, path_view(federation, rows, columns, model)),
     ]
     path, mean = federation.together(tasks)
-    return averaged(columns, _chosen(columns, path, survival), path.chosen, mean)
+    return averaged(columns, _chosen(columns, path, survival=survival), path.chosen, mean)
 
 
-def _chosen(columns: Columns, path: LassoPath, survival: bool) -> Fit:
+def _chosen(columns: Columns, path: LassoPath, *, survival: bool) -> Fit:
     kept = path.selected
     columns, coefficients = columns.take(kept), path.chosen[np.concatenate([[0], kept + 1])]
     if survival:  # as in a Cox model: no intercept, so that the score is the linear predictor of the raw columns
