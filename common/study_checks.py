@@ -142,6 +142,8 @@ def _validation(study: "Study") -> Iterator[Mistake]:
     if validation.cutoff == "youden" and primary is not None and primary.kind == "survival":
         problem = 'needs a binary primary endpoint; use "median" or a number'
         yield Mistake(table, "cutoff = 'youden'", problem)
+    if validation.cutoff == "log_rank" and primary is not None and primary.kind == "binary":
+        yield Mistake(table, "cutoff = 'log_rank'", 'needs a survival primary endpoint; use "youden" or a number')
     grouped = [name for name, variable in study.variables.items() if variable.kind != "continuous"]
     yield from _unknown(table, "subgroups", validation.subgroups, grouped, "binary or categorical variable")
     if validation.survival is not None:

@@ -61,7 +61,7 @@ def figures(study: Study) -> Iterator[Release]:
                 yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), pairs=pairs)
             else:
                 if name == "train":
-                    yield _cells(study, spec.part, "cut-offs", score_bins.occupancy, _scored_survival(len(models)))
+                    yield from _survival_cutoffs(study, spec.part, _scored_survival(len(models)))
                 yield from _over_time(study, spec.part, name, models, endpoint)
 
 
@@ -90,6 +90,21 @@ def _binary(study: Study, part: str, purpose: str, models: int, folds: int, *, p
         yield release(study, part, purpose, reclassification.moves, lambda: (rows, asked))
 
 
+def _survival_cutoffs(study: Study, part: str, rows: ScoredSurvival) -> Iterator[Release]:
+    purpose = "cut-offs"
+    yield _cells(study, part, purpose, score_bins.occupancy, rows)
+    if study.validation.cutoff == "log_rank":
+        yield from timeline(study, part, purpose, rows)
+        yield _joint(study, part, purpose, rows)
+
+
+def _joint(study: Study, part: str, purpose: str, rows: ScoredSurvival) -> Release:
+    def share(c: int, t: int) -> Share:
+        return rows, {"edges": [np.arange(c)] * rows.score.shape[1], "points": np.arange(t), "time_step": 1.0}
+
+    return release(study, part, purpose, concordance.joint, share, "ct")
+
+
 def _over_time(
     study: Study, part: str, purpose: str, models: Sequence[ScoredModel], endpoint: str
 ) -> Iterator[Release]:
@@ -97,9 +112,6 @@ def _over_time(
     known: Any = study.endpoint[endpoint]
     horizons = len(known.horizon)
     predicting = [name for name in (model.name for model in models) if _predicts(study, name, endpoint)]
-
-    def joint(c: int, t: int) -> Share:
-        return rows, {"edges": [np.arange(c)] * scored, "points": np.arange(t), "time_step": 1.0}
 
     def by_group(t: int) -> Share:
         return rows, {"points": np.arange(t), "cutoffs": np.zeros(scored, np.int64), "time_step": 1.0}
@@ -115,7 +127,7 @@ def _over_time(
 
     yield _cells(study, part, purpose, score_bins.occupancy, rows)
     yield from timeline(study, part, purpose, rows)
-    yield release(study, part, purpose, concordance.joint, joint, "ct")
+    yield _joint(study, part, purpose, rows)
     yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
     yield release(study, part, purpose, survival_groups.log_rank_within_site, within_site)
     if predicting or study.privacy.score_resolution == "exact":

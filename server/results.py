@@ -53,6 +53,7 @@ def results(
             "selected": list(model.final.columns.names),
             "coefficients": coefficients(model.final, ratio=study.model[name].kind in ("logistic", "lasso", "cox")),
             "notes": model.final.notes,
+            **({"cutoff_test": validated.cutoff_tests[name]} if name in validated.cutoff_tests else {}),
             "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},
         }
         for name, model in fitted.items()

@@ -129,7 +129,8 @@ def study_settings(study: Study) -> dict[str, Any]:
         "score_resolution": study.privacy.score_resolution,
         "minimum_count": study.privacy.minimum_count,
         "decision_thresholds": tuple(study.validation.decision_thresholds),
-        "cutoff_rule": study.validation.cutoff,
+        # of binary models; a log-rank test needs times
+        "cutoff_rule": "youden" if study.validation.cutoff == "log_rank" else study.validation.cutoff,
         "bootstrap": study.validation.bootstrap,
         "seed": study.study.seed,
         "folds": 1,

@@ -16,6 +16,7 @@ from cohortium.server.report import curves
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
+from cohortium.server.report.cutoff_note import cutoff_note
 from cohortium.server.report.estimands import left_out_note, model_notes, selection_note, study_notes
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
@@ -39,7 +40,7 @@ from cohortium.server.report.measures import (
     whole_cohorts,
 )
 from cohortium.server.report.population import flow, site_bars, table_one
-from cohortium.server.report.survival_curves import kaplan_meier
+from cohortium.server.report.survival_curves import at_last_horizon, kaplan_meier
 from cohortium.server.report.text import absent, cohort_label, count, number, p_value, with_interval, words
 
 Record = Mapping[str, Any]
@@ -163,6 +164,9 @@ def _side_by_side(models: Record) -> dict[str, list[Picture]]:
         if len(models) > 1:
             roc.append(curves.roc(records, look, caption=f"{label}: receiver operating characteristic of each model."))
         decision.append(curves.decision(records, look, caption=f"{label}: net benefit of acting on each model."))
+        horizon, at = at_last_horizon(records, "decision_curve_at", "decision_curve")
+        caption = f"{label}: net benefit of acting on each model's risk up to time {horizon}."
+        decision.append(curves.decision(at, look, caption=caption))
     return {"roc": [p for p in roc if p], "decision": [p for p in decision if p]}
 
 
@@ -207,6 +211,9 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         curves.calibration(by_label, look, caption=f"Model {label}: observed against predicted risk."),
     ]
     unit = _time_unit(study, endpoint)
+    horizon, risks = at_last_horizon(by_label, "calibration_at", "calibration")
+    caption = f"Model {label}: observed (Kaplan-Meier) against predicted risk at {horizon} {unit}."
+    pictures.append(curves.calibration(risks, look, caption=caption))
     return {
         "name": name,
         "label": label,
@@ -216,7 +223,8 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
         "notes": model_notes(kind, declared, study) + selection_note(model.get("notes") or {})
-        + left_out_note(model.get("notes") or {}),
+        + left_out_note(model.get("notes") or {})
+        + cutoff_note(model.get("cutoff_test")),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),
         "measures": measures_grid(cohorts, f"Model {label}: performance by cohort.", unit) if cohorts else None,

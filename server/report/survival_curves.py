@@ -94,3 +94,30 @@ def at_risk(curve: np.ndarray, time: float) -> str:
 
 def _told(curve: np.ndarray, per_unit: float) -> str:
     return f"{number(float(curve[-1, 1]), 2)} at {number(float(curve[-1, 0]) / per_unit, 1)}"
+
+
+def at_last_horizon(records: Mapping[str, Mapping[str, Any]], figure: str, as_key: str) -> tuple[str, dict[str, Any]]:
+    """Pick a figure that is kept by horizon, at the last horizon that any record has it at.
+
+    Parameters
+    ----------
+    records : mapping
+        Label to a cohort's record of results.json.
+    figure : str
+        Under ``survival``, e.g. ``"calibration_at"``.
+    as_key : str
+        Key under which the drawing of binary models looks for it.
+
+    Returns
+    -------
+    horizon, as results.json writes it (empty where there is none), and label to ``{as_key: figure}``
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for label, record in records.items():
+        survival = record.get("survival")
+        by_time = survival.get(figure) if isinstance(survival, Mapping) else None
+        for horizon, value in (by_time or {}).items():
+            if isinstance(value, Mapping) and not absent(value):
+                known.setdefault(horizon, {})[label] = {as_key: value}
+    last = max(known, key=float, default="")
+    return last, known.get(last, {})

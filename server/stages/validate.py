@@ -16,7 +16,7 @@ from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
 from cohortium.server.stages.fitted import FittedModel
-from cohortium.strategies import cutoff, validation
+from cohortium.strategies import cutoff, max_log_rank, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
 from cohortium.strategies.time_dependent import evaluation_cells
 
@@ -28,6 +28,7 @@ class Validated:
     cohorts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # cohort -> model -> figures
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     cutoffs: dict[str, float] = field(default_factory=dict)
+    cutoff_tests: dict[str, dict[str, Any]] = field(default_factory=dict)  # model -> test that chose its cut-off
     held_by: dict[str, tuple[str, ...]] = field(default_factory=dict)  # cohort -> sites
     table_one: list[dict[str, Any]] = field(default_factory=list)  # of the parts that single sites hold
 
@@ -36,8 +37,9 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     """All figures of all models on all cohorts."""
     study = federation.study
     with federation.progress.stage("choose cut-offs"):
-        models = _with_cutoffs(federation, scored_models(study, fitted))
-    result = Validated(cutoffs={model.name: model.cutoff for model in models if model.cutoff is not None})
+        models, tests = _with_cutoffs(federation, scored_models(study, fitted))
+    cutoffs = {model.name: model.cutoff for model in models if model.cutoff is not None}
+    result = Validated(cutoffs=cutoffs, cutoff_tests=tests)
     specs = cohorts(study, models)
     shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
     with federation.progress.stage("validate", total=len(specs)) as step:
@@ -119,11 +121,14 @@ def _baseline(study: Study, name: str, model: FittedModel) -> dict[str, tuple[fl
     return {"baseline_survival": survival(endpoint.horizon), "baseline_curve": survival(evaluated)}
 
 
-def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) -> tuple[ScoredModel, ...]:
-    """Cut-offs chosen on train, from out-of-fold scores where there is cross-validation."""
+def _with_cutoffs(
+    federation: StudyFederation, models: tuple[ScoredModel, ...]
+) -> tuple[tuple[ScoredModel, ...], dict[str, dict[str, Any]]]:
+    """Cut-offs chosen on train, from out-of-fold scores where there is cross-validation; and the tests that chose."""
     study = federation.study
     of = "out_of_fold" if study.split.folds else "final"
     groups: dict[tuple[str, str], list[ScoredModel]] = {}
+    tests: dict[str, dict[str, Any]] = {}
     for model in models:
         groups.setdefault((model.outcome, model.endpoint), []).append(model)
 
@@ -140,8 +145,15 @@ def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) 
         try:
             if outcome == "binary":
                 rows = federation.rows(view)
+                rule = "youden" if rule == "log_rank" else rule  # a log-rank test needs times
                 return validation.choose_cutoffs(rows, names, rule, study.privacy.score_resolution)
-            rows = federation.rows(view | {"time_step": time_step(study, endpoint)})
+            step = time_step(study, endpoint)
+            rows = federation.rows(view | {"time_step": step})
+            if rule == "log_rank":
+                resolution = study.privacy.score_resolution
+                found = max_log_rank.choose(rows, len(names), resolution=resolution, time_step=step)
+                tests.update({name: _test(choice) for name, choice in zip(names, found, strict=True)})
+                return {n: c.cutoff for n, c in zip(names, found, strict=True) if isinstance(c, max_log_rank.Choice)}
             if isinstance(rule, str):  # youden's index needs a binary outcome
                 return dict(zip(names, cutoff.median(rows, len(names), scale="linear").tolist(), strict=True))
             return dict.fromkeys(names, float(rule))
@@ -150,7 +162,15 @@ def _with_cutoffs(federation: StudyFederation, models: tuple[ScoredModel, ...]) 
 
     chosen = federation.together([lambda key=key, group=group: choose(*key, group) for key, group in groups.items()])
     cutoffs = {name: value for found in chosen for name, value in found.items()}
-    return tuple(replace(model, cutoff=cutoffs.get(model.name)) for model in models)
+    return tuple(replace(model, cutoff=cutoffs.get(model.name)) for model in models), tests
+
+
+def _test(choice: max_log_rank.Choice | Undefined) -> dict[str, Any]:
+    """The test that chose a cut-off, as in results.json."""
+    if isinstance(choice, Undefined):
+        return {"undefined": str(choice)}
+    names = ("cutoff", "chi2", "p", "p_corrected", "candidates")
+    return {"rule": "log_rank", **{name: getattr(choice, name) for name in names}}
 
 
 def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSpec]:

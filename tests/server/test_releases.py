@@ -50,6 +50,9 @@ predictors = ["age", "stage"]
 kind = "cox"
 predictors = ["age", "marker"]
 
+[validation]
+cutoff = "log_rank"
+
 [[validation.analysis]]
 model = "pooled"
 endpoint = "outcome"

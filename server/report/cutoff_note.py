@@ -1,0 +1,25 @@
+"""Cut-off note: how a risk group's cut-off was chosen, where a test chose it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cohortium.server.report.text import absent, count, number, p_value
+
+
+def cutoff_note(test: Any) -> list[str]:
+    """Sentences on a maximal log-rank cut-off; none where the cut-off has another source.
+
+    >>> cutoff_note(None)
+    []
+    """
+    if not isinstance(test, Mapping):
+        return []
+    missing = absent(test)
+    if missing:
+        return [f"No cut-off was chosen: {missing.reason}."]
+    return [
+        f"The cut-off {number(test['cutoff'], 4)} has the largest log-rank statistic of {count(test['candidates'])} "
+        f"candidates in the training cohort (χ² {number(test['chi2'], 2)}; p {p_value(test['p_corrected'])} corrected "
+        f"for the choice, {p_value(test['p'])} without). The training cohort's own log-rank test and hazard ratio are "
+        "those of the chosen groups and are too large; read them in the cohorts that did not choose."
+    ]
