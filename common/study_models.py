@@ -1,4 +1,4 @@
-"""Study models: the tables of study.toml of classifiers beside regression, and all kinds of [model.NAME] as one type."""
+"""Study models: the tables of study.toml of classifiers, and all kinds of [model.NAME] as one type."""
 
 from typing import Annotated, Literal, Self
 

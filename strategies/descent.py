@@ -1,7 +1,7 @@
 """Descent: minimise a smooth objective whose value and gradient are one sum over sites, never its curvature.
 
-Limited-memory BFGS (Liu & Nocedal, Mathematical Programming 45, 1989, 503-528) as scipy has it, at the server. Used where
-second derivatives must not leave: a hinge or a hidden unit is active for some patients only, and two matrices of
+Limited-memory BFGS (Liu & Nocedal, Mathematical Programming 45, 1989, 503-528) as scipy has it, at the server. Used
+where second derivatives must not leave: a hinge or a hidden unit is active for some patients only, and two matrices of
 products of active patients that differ by one patient are that patient's row.
 """
 
@@ -15,8 +15,6 @@ from cohortium.strategies.rows import Array
 
 MEMORY = 100
 """Steps that the curvature is guessed from; with as many as there are coefficients it is nearly Newton's method."""
-FLAT = 1e-13
-"""Relative fall of the objective that ends a descent: below it is the rounding of fixed-point sums."""
 
 Evaluate = Callable[[Array], tuple[float, Array]]
 
@@ -54,7 +52,7 @@ def minimise(evaluate: Evaluate, start: Array, *, sums: int, tolerance: float) -
         "maxcor": min(MEMORY, max(len(start), 1)),
         "maxfun": sums,
         "maxiter": sums,
-        "ftol": FLAT,
+        "ftol": 0.0,
         "gtol": tolerance,
     }
     found = optimize.minimize(noted, start, jac=True, method="L-BFGS-B", options=options)
