@@ -16,6 +16,7 @@ from cohortium.server.contributions import contributors, released
 from cohortium.server.privacy_labels import labelled
 from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.server.stages.validate import Validated
+from cohortium.strategies.interactions import interactions
 
 FORMAT = "cohortium-results/1"
 PACKAGES = ("cohortium", "flwr", "numpy", "scipy", "cryptography", "pandas", "pyarrow", "pydantic")
@@ -86,6 +87,7 @@ def results(
         "table_one": table_one,
         "models": models,
         "comparisons": validated.comparisons,
+        "interactions": interactions(validated.cohorts, study.validation.subgroups),
         "refused": refusals(validated, table_one),
     }
     return json_ready(labelled(content, study))

@@ -7,7 +7,6 @@ anew but the way numbers are written. The page loads nothing and runs nothing, s
 import json
 import tomllib
 from collections.abc import Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cohortium.server.report import curves
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
+from cohortium.server.report.contrasts import comparisons_grid, improvements_grid, interactions_grid, updating_grid
 from cohortium.server.report.cutoff_note import cutoff_note
 from cohortium.server.report.estimands import left_out_note, model_notes, selection_note, study_notes
 from cohortium.server.report.forest import forest
@@ -41,7 +41,7 @@ from cohortium.server.report.measures import (
 )
 from cohortium.server.report.population import flow, site_bars, table_one
 from cohortium.server.report.survival_curves import at_last_horizon, kaplan_meier
-from cohortium.server.report.text import absent, cohort_label, count, number, p_value, with_interval, words
+from cohortium.server.report.text import absent, cohort_label, count, p_value, with_interval, words
 
 Record = Mapping[str, Any]
 FORMAT = "cohortium-results/1"
@@ -108,7 +108,7 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         table_one=patients,
         headline=headline,
         side_by_side=_side_by_side(models),
-        comparisons=_comparisons(results.get("comparisons") or []),
+        contrasts=_contrasts(results),
         models=pages,
         notes=study_notes(study, cohort_names),
         traffic=traffic_grid(results, sums),
@@ -170,29 +170,15 @@ def _side_by_side(models: Record) -> dict[str, list[Picture]]:
     return {"roc": [p for p in roc if p], "decision": [p for p in decision if p]}
 
 
-def _comparisons(entries: list[Record]) -> Grid | None:
-    if not entries:
-        return None
-    grid = Grid(
-        "Paired comparison of models on the same patients (DeLong).",
-        ["Models", "Difference of AUC (95% CI)", "z", "p"],
+def _contrasts(results: Record) -> list[Grid]:
+    """Tables of models against models, and of subgroups against each other."""
+    compared = results.get("comparisons") or []
+    grids = (
+        comparisons_grid(compared),
+        improvements_grid(compared),
+        interactions_grid(results.get("interactions") or ()),
     )
-    for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):
-        grid.subheading(cohort_label(cohort))
-        for entry in group:
-            missing = absent(entry)
-            cells = [
-                grid.cell(entry if missing else _with_ci(entry), with_interval),
-                grid.cell(None if missing else entry.get("z"), lambda z: number(z, 2)),
-                grid.cell(None if missing else entry.get("p"), p_value),
-            ]
-            grid.row(f"{words(entry['a'])} against {words(entry['b'])}", cells)
-    return grid
-
-
-def _with_ci(entry: Record) -> Any:
-    difference = entry.get("difference")
-    return difference if absent(difference) else {"estimate": difference, "ci": entry.get("ci")}
+    return [grid for grid in grids if grid]
 
 
 def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
@@ -232,6 +218,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "kaplan_meier": _kaplan_meier(label, present, unit),
         "cutoff": cutoff_grid(cohorts, f"Model {label}: at its cut-off."),
         "cutoff_sentence": cutoff_sentence(cohorts),
+        "updating": updating_grid(cohorts, f"Model {label}: would recalibration help? (closed test)"),
         "matrices": confusion_matrices(cohorts),
         **_parts(label, cohorts),
     }  # fmt: skip

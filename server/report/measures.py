@@ -14,6 +14,7 @@ from cohortium.server.report.text import (
     count,
     estimate,
     interval,
+    limits,
     number,
     p_value,
     with_interval,
@@ -51,6 +52,18 @@ def whole_cohorts(cohorts: Record) -> list[str]:
 
 def _chi2(test: Any) -> str:
     return f"{number(test['chi2'], 2)}, {test['df']:g} df, p {p_value(test['p'])}"
+
+
+def _spiegelhalter(test: Any) -> str:
+    return f"{number(test['z'], 2)}, p {p_value(test['p'])}"
+
+
+def _limits(of: Any) -> str:
+    return limits(*of)
+
+
+def _parts_of_brier(parts: Any) -> str:
+    return "; ".join(number(parts[name], 3) for name in ("reliability", "resolution", "uncertainty"))
 
 
 def _log_rank(test: Any) -> str:
@@ -91,11 +104,21 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "auc": ("AUC (95% CI)", with_interval),
     "auc.folds_mean": ("Mean AUC of the folds", with_interval),
     "auc.bound": ("AUC, largest error by binned scores", partial(with_interval, digits=4)),
-    "average_precision": ("Average precision", with_interval),
+    "auc.bootstrap_ci": ("AUC, bootstrap 95% CI", _limits),
+    "average_precision": ("Average precision (95% CI)", with_interval),
+    "average_precision_bootstrap_ci": ("Average precision, bootstrap 95% CI", _limits),
     "brier": ("Brier score", with_interval),
+    "brier_scaled": ("Scaled Brier score", with_interval),
+    "brier_parts": ("Brier: reliability, resolution, uncertainty", _parts_of_brier),
+    "log_loss": ("Logarithmic score", with_interval),
     "calibration.intercept": ("Calibration intercept", with_interval),
     "calibration.slope": ("Calibration slope", with_interval),
+    "calibration.observed_to_expected": ("Observed to expected events", with_interval),
     "calibration.ici": ("Integrated calibration index", with_interval),
+    "calibration.e50": ("E50, median calibration error", with_interval),
+    "calibration.e90": ("E90 of the calibration error", with_interval),
+    "calibration.ece": ("Expected calibration error", with_interval),
+    "calibration.spiegelhalter": ("Spiegelhalter’s z", _spiegelhalter),
     "calibration.hosmer_lemeshow": ("Hosmer–Lemeshow χ²", _chi2),
     "survival.c_index": ("C-index (95% CI)", with_interval),
     "survival.c_index.bound": ("C-index, largest error by binned scores", partial(with_interval, digits=4)),
@@ -118,6 +141,7 @@ AT_TIMES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=0)),
 }
 SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
+SHOWN_ELSEWHERE |= {"average_precision_ci", "updating"}
 COUNTS = ("tp", "fp", "tn", "fn")
 AT_CUTOFF = {
     "sensitivity": "Sensitivity",
@@ -126,6 +150,9 @@ AT_CUTOFF = {
     "npv": "Negative predictive value",
     "accuracy": "Accuracy",
     "f1": "F1 score",
+    "positive_likelihood_ratio": "Positive likelihood ratio",
+    "negative_likelihood_ratio": "Negative likelihood ratio",
+    "diagnostic_odds_ratio": "Diagnostic odds ratio",
 }
 
 
@@ -216,7 +243,12 @@ def cutoff_sentence(cohorts: Record) -> str:
             rule = {"youden": "Youden's index", "median": "the median score"}.get(str(at.get("rule")), "the study file")
             source = "cross-validated scores" if "cross_validated" in cohorts else "the training cohort"
             origin = f"by {rule} in {source}" if at.get("rule") in ("youden", "median") else f"given by {rule}"
-            return f"High risk is a score of at least {number(at['cutoff'], 4)}, {origin}."
+            optimism = (
+                " Figures of the patients that it was chosen on are too good: read those of the other cohorts."
+                if at.get("rule") == "youden"
+                else ""
+            )
+            return f"High risk is a score of at least {number(at['cutoff'], 4)}, {origin}.{optimism}"
     return ""
 
 

@@ -1,0 +1,126 @@
+"""Contrasts: tables of one thing against another: models on the same patients, subgroups, a score and its updates."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from cohortium.server.report.grid import Cell, Grid
+from cohortium.server.report.measures import whole_cohorts
+from cohortium.server.report.text import absent, cohort_label, number, p_value, with_interval, words
+
+Record = Mapping[str, Any]
+IMPROVEMENTS = {
+    "nri": "Net reclassification at the cut-offs",
+    "nri_continuous": "Net reclassification, continuous",
+    "idi": "Integrated discrimination improvement",
+}
+UPDATES = {"none": "score as it is", "intercept": "new intercept", "intercept_and_slope": "new intercept and slope"}
+FIGURES = {"auc": "AUC", "calibration.slope": "calibration slope"}
+
+
+def comparisons_grid(entries: Sequence[Record]) -> Grid | None:
+    """DeLong's test of each pair, with p adjusted for the pairs of a cohort."""
+    if not entries:
+        return None
+    several = any("p_holm" in entry and entry["p_holm"] != entry["p"] for entry in entries)
+    grid = Grid(
+        "Paired comparison of models on the same patients (DeLong).",
+        ["Models", "Difference of AUC (95% CI)", "z", "p"] + ["p, Holm", "p, Benjamini–Hochberg"] * several,
+    )
+    for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):
+        grid.subheading(cohort_label(cohort))
+        for entry in group:
+            missing = absent(entry)
+            cells = [
+                grid.cell(entry if missing else _difference(entry), with_interval),
+                grid.cell(None if missing else entry.get("z"), lambda z: number(z, 2)),
+                grid.cell(None if missing else entry.get("p"), p_value),
+            ]
+            if several:
+                cells += [grid.cell(entry.get(key), p_value) for key in ("p_holm", "p_bh")]
+            grid.row(_pair(entry), cells)
+    return grid
+
+
+def improvements_grid(entries: Sequence[Record]) -> Grid | None:
+    """NRI and IDI of each pair, or None where no entry has any."""
+    known = [entry for entry in entries if any(name in entry for name in IMPROVEMENTS)]
+    if not known:
+        return None
+    grid = Grid(
+        "Reclassification by the first model against the second (estimate with 95% CI, p): among patients with the "
+        "event upwards and among the others downwards is right.",
+        ["Models", *IMPROVEMENTS.values()],
+    )
+    for cohort, group in groupby(known, key=lambda entry: entry["cohort"]):
+        grid.subheading(cohort_label(cohort))
+        for entry in group:
+            grid.row(_pair(entry), [_tested(grid, entry.get(name)) for name in IMPROVEMENTS])
+    return grid
+
+
+def interactions_grid(entries: Sequence[Record]) -> Grid | None:
+    """Tests of a figure between the levels of a subgroup."""
+    if not entries:
+        return None
+    grid = Grid(
+        "Tests of interaction: does a model do as well in every level of a subgroup? Difference is second less first "
+        "level.",
+        ["", "Levels", "Difference (95% CI)", "χ²", "df", "p", "p, Holm"],
+    )
+    for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):
+        grid.subheading(cohort_label(cohort))
+        for entry in group:
+            cells = [
+                Cell(text=", ".join(entry["levels"]) or "–"),
+                grid.cell(_difference(entry) if "difference" in entry else None, with_interval),
+                grid.cell(entry["chi2"], lambda q: number(q, 2)),
+                grid.cell(entry["df"], lambda df: f"{df:g}"),
+                grid.cell(entry["p"], p_value),
+                grid.cell(entry.get("p_holm"), p_value),
+            ]
+            figure = FIGURES.get(entry["figure"], words(entry["figure"]))
+            grid.row(f"{words(entry['model'])}: {figure} by {words(entry['variable'])}", cells)
+    return grid
+
+
+def updating_grid(cohorts: Record, caption: str) -> Grid | None:
+    """Which update of the score each cohort calls for, by the closed test; None where no cohort has one."""
+    names = [name for name in whole_cohorts(cohorts) if "updating" in cohorts[name]]
+    names += [name for name in cohorts if "/site:" in name and name.count("/") == 1 and "updating" in cohorts[name]]
+    if not names:
+        return None
+    grid = Grid(caption, ["", "Needed", "Intercept", "Slope", "p, as it is", "p, intercept alone"])
+    for name in names:
+        found = cohorts[name]["updating"]
+        if absent(found):
+            grid.row(cohort_label(name), [grid.cell(found, str), *["–"] * 4])
+            continue
+        model = found["models"][found["chosen"]]
+        grid.row(
+            cohort_label(name),
+            [
+                UPDATES[found["chosen"]],
+                number(model["intercept"], 3),
+                number(model["slope"], 3),
+                *(p_value(test["p"]) for test in found["tests"][:2]),
+            ],
+        )
+    return grid
+
+
+def _pair(entry: Record) -> str:
+    return f"{words(entry['a'])} against {words(entry['b'])}"
+
+
+def _difference(entry: Record) -> Any:
+    difference = entry.get("difference")
+    return difference if absent(difference) else {"estimate": difference, "ci": entry.get("ci")}
+
+
+def _tested(grid: Grid, figure: Any) -> Cell:
+    def write(of: Any) -> str:
+        p = of.get("p")
+        return with_interval(of) if absent(p) or p is None else f"{with_interval(of)}, p {p_value(p)}"
+
+    return grid.cell(figure, write)
