@@ -41,6 +41,7 @@ from cohortium.server.report.measures import (
 )
 from cohortium.server.report.population import flow, site_bars, table_one
 from cohortium.server.report.survival_curves import at_last_horizon, kaplan_meier
+from cohortium.server.report.penalised import average_note, beside_exact, reported_kind
 from cohortium.server.report.text import absent, cohort_label, count, p_value, with_interval, words
 
 Record = Mapping[str, Any]
@@ -184,10 +185,12 @@ def _contrasts(results: Record) -> list[Grid]:
 def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
     """Everything the page says of one model."""
     cohorts = model.get("cohorts") or {}
-    kind = model.get("kind", "")
     declared = (study.get("model") or {}).get(name, {})
     endpoint = model.get("endpoint") or declared.get("endpoint") or (study.get("study") or {}).get("primary", "")
-    coefficients = model.get("coefficients") or []
+    kind = reported_kind(model.get("kind", ""), (study.get("endpoint") or {}).get(endpoint, {}).get("kind", ""))
+    found = model.get("notes") or {}
+    coefficients = beside_exact(model.get("coefficients") or [], found)
+    sites = len((study.get("split") or {}).get("train", ()))
     label = words(name)
     present = {c: cohorts[c] for c in whole_cohorts(cohorts) if not absent(cohorts[c])}
     by_label = {cohort_label(cohort): record for cohort, record in present.items()}
@@ -208,7 +211,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
-        "notes": model_notes(kind, declared, study) + selection_note(model.get("notes") or {})
+        "notes": model_notes(kind, declared, study) + average_note(found, sites) + selection_note(model.get("notes") or {})
         + left_out_note(model.get("notes") or {})
         + cutoff_note(model.get("cutoff_test")),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),

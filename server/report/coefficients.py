@@ -15,7 +15,7 @@ MOST_NAMED = 12
 
 def ratio_name(kind: str) -> str:
     """Name what the exponential of a model's coefficient is."""
-    return "Hazard ratio" if kind == "cox" else "Odds ratio"
+    return "Hazard ratio" if kind in ("cox", "lasso_cox") else "Odds ratio"
 
 
 def term_label(term: str) -> str:
@@ -56,9 +56,9 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     if not coefficients:
         return None
     # Penalised estimates have none of these anywhere: a note says so, not three columns of it.
-    shown = [key for key in ("se", "ratio", "p") if any(isinstance(row.get(key), int | float) for row in coefficients)]
-    titles = {"se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
-    write = {"se": number, "ratio": _written_ratio, "p": p_value}
+    shown = [key for key in ("exact", "se", "ratio", "p") if any(isinstance(row.get(key), int | float) for row in coefficients)]
+    titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
+    write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value}
     grid = Grid(caption, ["Term", "Coefficient", *(titles[key] for key in shown)])
     for row in coefficients:
         estimate = grid.cell(row if absent(row) else row.get("estimate"), number)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohortium.server.report.coefficients import term_label
+from cohortium.server.report.penalised import penalised_note
 from cohortium.server.report.text import words
 
 Record = Mapping[str, Any]
@@ -53,6 +54,8 @@ def _fit(kind: str, model: Record, study: Record) -> str:
             "Coefficients are the mean of locally fitted ones, weighted by patients: a published baseline, "
             "not equal to the pooled fit."
         )
+    if kind in ("lasso", "lasso_cox"):
+        return penalised_note(kind, model)
     if kind == "cox":
         ties = {"efron": "Efron", "breslow": "Breslow"}.get(model.get("ties", "efron"), model.get("ties"))
         baseline = (
@@ -65,8 +68,6 @@ def _fit(kind: str, model: Record, study: Record) -> str:
     return {
         "logistic": "Maximum likelihood over all training patients with one intercept for all sites, "
         "equal to the pooled fit.",
-        "lasso": "Penalised likelihood over all training patients, equal to the pooled fit. Coefficients are shrunk "
-        "towards zero on purpose and have no standard errors.",
         "network": "Weights are averaged over the sites' local training; this approaches pooled training "
         "and does not equal it.",
         "mlp": "Full-batch gradients are summed over sites, which equals pooled training.",

@@ -14,7 +14,8 @@ COHORTS = {
 
 KINDS = {
     "logistic": "Logistic regression",
-    "lasso": "LASSO logistic regression",
+    "lasso": "Penalised logistic regression (LASSO)",
+    "lasso_cox": "Penalised Cox proportional hazards (LASSO)",
     "cox": "Cox proportional hazards",
     "network": "Network head, federated averaging of weights",
     "mlp": "Multilayer perceptron, exact gradient sums",
