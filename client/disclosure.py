@@ -31,7 +31,7 @@ GRID_CELLS = 256
 RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
 """Statistics that count patients in cells of features; `split` cuts cells of some features ever finer."""
 SQUARES = (
-    *("correlation.cross_products", "rank_correlation.products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
+    *("chained.products", "correlation.cross_products", "rank_correlation.products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
     *("cox.risk_sets", "cox.stratum"),
 )
 """Statistics that hold second moments of their columns, weighted or not."""

@@ -56,11 +56,11 @@ def _terms(view: Mapping[str, Any], objects: Mapping[str, Mapping[str, Any]]) ->
         if blocks:
             block = blocks.pop()
             yield from (term for term in block.get("terms", ()) if term != views.CONSTANT)
-            waiting += [digest for key in ("model", "harmonise") if (digest := block.get(key))]
+            waiting += [digest for key in ("model", "harmonise", "chain") if (digest := block.get(key))]
         elif (digest := waiting.pop()) not in seen:
             seen.add(digest)
             published = objects[digest]
-            blocks.append({"terms": published.get("protect", ())})
+            blocks.append({"terms": [*published.get("protect", ()), *published.get("terms", ())]})
             blocks += [block for fit in published.get("replicates", {}).values() for block in fit["blocks"]]
 
 

@@ -23,7 +23,7 @@ def write_bundles(
 ) -> None:
     """Write one folder a model: ``model.json`` (recipe, coefficients), ``weights.npz`` (networks), ``card.md``.
 
-    A model with others below it names them by their digest; the published objects that a recipe needs (harmonisations)
+    A model with others below it names them by their digest; the published objects that a recipe needs (harmonisations, equations that fill gaps)
     are written beside it in ``objects/``.
     """
     digests = {model.digest: name for name, model in fitted.items()}
@@ -33,7 +33,7 @@ def write_bundles(
         recipe = dict(model.final.published)
         if "weights" in recipe:
             np.savez(folder / "weights.npz", weights=recipe.pop("weights"))
-        needed = {block["harmonise"] for block in recipe["blocks"] if block.get("harmonise")}
+        needed = {block[key] for block in recipe["blocks"] for key in ("harmonise", "chain") if block.get(key)}
         for digest in needed:
             (folder / "objects").mkdir(exist_ok=True)
             (folder / "objects" / f"{digest}.coh").write_bytes(published[digest])

@@ -6,7 +6,7 @@ table without patients to learn the shapes of the sums. A recipe is plain data (
     {"kind": "labelled", "rows": {"part": "train", "without": [2]}, "endpoint": "disease", "blocks": [...], "fill": ...}
 
 Blocks name columns: ``{"terms": ["age", "chest_pain=2"]}``, ``{"features": "radiomics", "at": indices, "harmonise":
-digest}``, ``{"model": digest}``. What is large and used often (a harmonisation, a fitted model with the folds' models)
+digest}``, ``{"model": digest}``; ``{"terms": [...], "chain": digest}`` are terms whose gaps equations have filled. What is large and used often (a harmonisation, a fitted model with the folds' models)
 is published once and named by its digest.
 
 A *replicate* of a fit is named by the cross-validation folds it has not seen: ``()`` is the final fit, ``(2,)`` the one
@@ -138,6 +138,10 @@ def feature_columns(names: Sequence[str], feature_set: str) -> list[str]:
 
 def block_values(context: Context, block: Mapping[str, Any], without: tuple[int, ...], inputs: str) -> Array:
     """Columns of one block for every patient of the table, (n, p); raw units, NaN = missing."""
+    if block.get("chain"):
+        from cohortium.strategies import gaps  # most messages fill no gaps by equations
+
+        return gaps.filled(context, block)
     if "terms" in block:
         parts = [term_values(context, term) for term in block["terms"]]
         return np.column_stack(parts) if parts else np.empty((len(context.table), 0))
@@ -323,8 +327,15 @@ def _scored_survival(view: View, context: Context) -> ScoredSurvival:
     return ScoredSurvival(score=np.column_stack(scores), time=time[rows], event=event[rows])
 
 
+def _incomplete(view: View, context: Context) -> NamedTuple:
+    from cohortium.strategies import gaps
+
+    return gaps.incomplete(view, context)
+
+
 KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "matrix": _matrix,
+    "incomplete": _incomplete,
     "labelled": _labelled,
     "survival": _survival,
     "scored": _scored,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 class Column:
     """One column: its public name, the study's name for the whole of it, and where a site takes it from.
 
-    `source` is ``("terms", term)``, ``("features", set, index, harmonisation or None)`` or
-    ``("model", digest, stack)``.
+    `source` is ``("terms", term, equations that fill it or None)``,
+    ``("features", set, index, harmonisation or None)`` or ``("model", digest, stack)``.
     """
 
     name: str
@@ -64,7 +64,8 @@ class Columns:
         for key, group in groupby(self.columns, key=_block_key):
             sources = [column.source for column in group]
             if key[0] == "terms":
-                blocks.append({"terms": [source[1] for source in sources]})
+                chain = {"chain": key[1]} if key[1] else {}
+                blocks.append({"terms": [source[1] for source in sources], **chain})
             elif key[0] == "features":
                 at = np.array([source[2] for source in sources], dtype=np.int64)
                 blocks.append({"features": key[1], "at": at, "harmonise": key[2]})
@@ -80,6 +81,8 @@ class Columns:
 
 def _block_key(column: Column) -> tuple[Any, ...]:
     kind = column.source[0]
+    if kind == "terms":
+        return kind, column.source[2]
     return (kind, column.source[1], column.source[3]) if kind == "features" else (kind,)
 
 

@@ -63,7 +63,7 @@ def _variables(federation: StudyFederation, rows: dict[str, object], variables: 
     centre, scale = completed_moments(known.n, known.mean, known.sd, fill, patients)
     columns = Columns(
         columns=tuple(
-            Column(name=term, variable=term.partition("=")[0].partition(":")[0], source=("terms", term))
+            Column(name=term, variable=term.partition("=")[0].partition(":")[0], source=("terms", term, None))
             for term in terms
         ),
         centre=centre,

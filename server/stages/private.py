@@ -93,7 +93,7 @@ def public_columns(study: Study, model: str) -> Columns:
         variable = study.variables[predictor]
         low, high = cast(tuple[float, float], variable.range) if variable.kind == "continuous" else (-1.0, 1.0)
         for term in variable.terms:
-            columns.append(Column(name=term, variable=predictor, source=("terms", term)))
+            columns.append(Column(name=term, variable=predictor, source=("terms", term, None)))
             centre.append((low + high) / 2)
             scale.append((high - low) / 2)
     return Columns(columns=tuple(columns), centre=np.array(centre), scale=np.array(scale), fill=np.array(centre))

@@ -21,7 +21,7 @@ internal_fraction = 0.2
 kind = "logistic"
 predictors = {json.dumps(["age", "marker", *NOISE])}
 selection = [
-    {{ method = "screen", test = "mann_whitney", p = 0.4 }},
+    {{ method = "screen", test = "mann_whitney", p = 0.185 }},
     {{ method = "correlation", r = 0.1, coefficient = "spearman" }},
 ]
 
@@ -51,7 +51,7 @@ def test_mann_whitney_and_spearman(run):
     _, results, rows, _ = run
     x, y = training(rows)
     p = stats.mannwhitneyu(x[y == 1], x[y == 0], method="asymptotic").pvalue
-    screened = x.columns[p < 0.4]
+    screened = x.columns[p < 0.185]
     t = dict(
         zip(screened, np.abs(stats.ttest_ind(x.loc[y == 1, screened], x.loc[y == 0, screened]).statistic), strict=True)
     )

@@ -1,6 +1,7 @@
 """ICC: the published table of Shrout & Fleiss, and the pooled analysis of variance."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
 from statsmodels.formula.api import ols
@@ -36,7 +37,6 @@ def test_published_table():
 
 @pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
 def test_equals_the_pooled_analysis_of_variance(rows, kind):
-    pd = pytest.importorskip("pandas")
     federation = kind(split(rows, [249, 171, 100, 49]))
     ours = icc.fit(federation, np.nanmean(rows.x, axis=(0, 2)), np.nanstd(rows.x, axis=(0, 2)))
     for feature in (0, 17, 29):
