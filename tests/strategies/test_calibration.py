@@ -57,6 +57,8 @@ def test_equals_statsmodels_on_the_pooled_patients(sites):
             assert len(np.unique(knots)) < 4
             curve = logistic.predict()
         assert fitted[m].ici == pytest.approx(np.abs(curve - rows.score[:, m]).mean(), rel=1e-7)
+        distances = np.quantile(np.abs(curve - rows.score[:, m]), [0.5, 0.9], method="inverted_cdf")
+        np.testing.assert_allclose([fitted[m].e50, fitted[m].e90], distances, rtol=1e-7)
 
 
 def test_a_fit_without_a_maximum_is_undefined_and_the_others_go_on():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics
+from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.proportion import proportion_confint
 
 from cohortium.common.errors import Undefined
@@ -90,3 +91,32 @@ def test_golden_wilson():
     }
     for (of, among), interval in published.items():
         np.testing.assert_allclose(cutoff.wilson(of, among), interval, atol=5e-5)
+
+
+def test_ratios_are_those_of_statsmodels():
+    counts = cutoff.Confusion(tp=40, fp=12, tn=88, fn=10)
+    ratios = counts.ratios()
+    table = Table2x2(np.array([[40, 10], [12, 88]]))
+    for name, value, interval in (
+        ("diagnostic_odds_ratio", table.oddsratio, table.oddsratio_confint()),
+        ("positive_likelihood_ratio", table.riskratio, table.riskratio_confint()),
+    ):
+        assert ratios[name][0] == pytest.approx(value, rel=1e-12)
+        np.testing.assert_allclose(ratios[name][1], interval, rtol=1e-10)
+    flipped = Table2x2(np.array([[10, 40], [88, 12]]))
+    assert ratios["negative_likelihood_ratio"][0] == pytest.approx(flipped.riskratio, rel=1e-12)
+    np.testing.assert_allclose(ratios["negative_likelihood_ratio"][1], flipped.riskratio_confint(), rtol=1e-10)
+    nobody = cutoff.Confusion(tp=0, fp=0, tn=5, fn=0)
+    assert isinstance(nobody.f1(), Undefined)
+    assert all(isinstance(ratio, Undefined) for ratio in nobody.ratios().values())
+
+
+def test_the_interval_of_f1_holds_it_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    share = np.array([0.24, 0.06, 0.62, 0.08])  # tp, fp, tn, fn
+    true = 2 * share[0] / (2 * share[0] + share[1] + share[3])
+    held = 0
+    for tp, fp, tn, fn in rng.multinomial(150, share, size=3000).tolist():
+        _, (low, high) = cutoff.Confusion(tp=tp, fp=fp, tn=tn, fn=fn).f1()
+        held += low <= true <= high
+    assert 0.935 < held / 3000 < 0.965

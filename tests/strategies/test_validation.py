@@ -144,3 +144,40 @@ def _numbers(figures) -> list[float]:
     if isinstance(figures, list):
         return [x for value in figures for x in _numbers(value)]
     return [figures] if isinstance(figures, int | float) else []
+
+
+def test_bootstrap_intervals_stand_beside_the_figures():
+    rows = patients()
+    asked = settings(bootstrap=200, seed=3)
+    federation = PooledSites(split(rows, [300, 300]))
+    figures = validation.validate_binary(federation, MODELS, asked)["sharp"]
+    assert federation.rounds <= 10  # the bootstrap asks for nothing
+    low, high = figures["auc"]["bootstrap_ci"]
+    assert low < figures["auc"]["estimate"] < high
+    np.testing.assert_allclose([low, high], figures["auc"]["ci"], atol=0.01)
+    assert figures["average_precision_bootstrap_ci"][0] < figures["average_precision"]
+    curve = figures["decision_curve"]
+    limits = np.array(curve["net_benefit_bootstrap_ci"])
+    assert limits.shape == (99, 2)
+    assert (limits[:, 0] <= np.array(curve["net_benefit"]) + 1e-12).all()
+    assert (limits[:, 1] >= np.array(curve["net_benefit"]) - 1e-12).all()
+    one_class = rows._replace(y=np.zeros(600))
+    assert "undefined" in validation.validate_binary(PooledSites([one_class]), MODELS, asked)["sharp"]["auc"]
+
+
+@pytest.mark.parametrize("resolution", ["binned", "exact"])
+def test_accuracy_equals_scikit_learn(resolution):
+    rows = patients()
+    figures = validation.validate_binary(
+        FixedPointSites(split(rows, [450, 150])), MODELS, settings(score_resolution=resolution)
+    )["blunt"]
+    score = rows.score[:, 1]
+    assert figures["log_loss"] == pytest.approx(metrics.log_loss(rows.y, score), abs=1e-11)
+    parts = figures["brier_parts"]
+    total = parts["reliability"] - parts["resolution"] + parts["uncertainty"] + parts["within_groups"]
+    assert total == pytest.approx(metrics.brier_score_loss(rows.y, score), abs=1e-12)
+    assert figures["at_cutoff"]["f1"] == pytest.approx(metrics.f1_score(rows.y, score >= CUTOFFS["blunt"]))
+    ratios = metrics.class_likelihood_ratios(rows.y, score >= CUTOFFS["blunt"])
+    assert figures["at_cutoff"]["positive_likelihood_ratio"] == pytest.approx(ratios[0])
+    assert figures["at_cutoff"]["negative_likelihood_ratio"] == pytest.approx(ratios[1])
+    assert figures["decision_curve"]["treat_none"] == [0.0] * 99

@@ -34,7 +34,7 @@ def test_improvements():
 
 def test_interactions():
     entry = {"cohort": "internal", "variable": "sex", "model": "full_model", "figure": "auc", "test": "wald"}
-    known = {"levels": ["0", "1"], "chi2": 4.0, "df": 1, "p": 0.0455, "p_holm": 0.091, "p_bh": 0.0455}
+    known = {"levels": ["0", "1"], "chi2": 4.0, "df": 1, "p": 0.046, "p_holm": 0.091, "p_bh": 0.0455}
     absent = {"levels": ["1"], "chi2": NONE, "df": NONE, "p": NONE}
     rows = texts(
         contrasts.interactions_grid(
