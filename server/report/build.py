@@ -39,9 +39,9 @@ from cohortium.server.report.measures import (
     parts_grid,
     whole_cohorts,
 )
+from cohortium.server.report.penalised import average_note, beside_exact, reported_kind
 from cohortium.server.report.population import flow, site_bars, table_one
 from cohortium.server.report.survival_curves import at_last_horizon, kaplan_meier
-from cohortium.server.report.penalised import average_note, beside_exact, reported_kind
 from cohortium.server.report.text import absent, cohort_label, count, p_value, with_interval, words
 
 Record = Mapping[str, Any]
@@ -211,8 +211,9 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
-        "notes": model_notes(kind, declared, study) + average_note(found, sites) + selection_note(model.get("notes") or {})
-        + left_out_note(model.get("notes") or {})
+        "notes": model_notes(kind, declared, study) + average_note(found, sites)
+        + selection_note(found)
+        + left_out_note(found)
         + cutoff_note(model.get("cutoff_test")),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),

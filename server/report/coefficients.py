@@ -56,7 +56,8 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     if not coefficients:
         return None
     # Penalised estimates have none of these anywhere: a note says so, not three columns of it.
-    shown = [key for key in ("exact", "se", "ratio", "p") if any(isinstance(row.get(key), int | float) for row in coefficients)]
+    keys = ("exact", "se", "ratio", "p")
+    shown = [key for key in keys if any(isinstance(row.get(key), int | float) for row in coefficients)]
     titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
     write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value}
     grid = Grid(caption, ["Term", "Coefficient", *(titles[key] for key in shown)])

@@ -16,7 +16,11 @@ def reported_kind(kind: str, outcome: str) -> str:
 def penalised_note(kind: str, model: Record) -> str:
     """Say how a penalised model was fitted; `kind` as reported."""
     mixing = model.get("mixing", 1.0)
-    net = f" Elastic net: {mixing:g} of the penalty is of absolute, the rest of squared coefficients." if mixing < 1 else ""
+    net = (
+        f" Elastic net: {mixing:g} of the penalty is of absolute, the rest of squared coefficients."
+        if mixing < 1
+        else ""
+    )
     likelihood = (
         "Penalised partial likelihood over all training patients, Breslow ties, stratified by site: every site has a "
         "baseline hazard of its own. Lambda is chosen by the cross-validated partial likelihood."
@@ -39,11 +43,13 @@ def average_note(notes: Record, sites: int) -> list[str]:
     found = notes.get("fedavg")
     if not found:
         return []
-    sentences = [f"{found['sites']} of {sites} training sites could fit the model alone ({found['patients']} patients)."]
+    sentences = [
+        f"{found['sites']} of {sites} training sites could fit the model alone ({found['patients']} patients)."
+    ]
     if "relative_error" in found:
         sentences.append(
-            f"The averaged coefficients differ from the exact ones by {100 * found['relative_error']:.0f}% of the length "
-            f"of the exact ones (standardised, without intercept), at most by {number(found['largest_difference'])}."
+            f"The averaged coefficients differ from the exact ones by {100 * found['relative_error']:.0f}% of the "
+            f"length of the exact ones (standardised, without intercept), at most by {number(found['largest_difference'])}."
         )
     if found["nonzero"] != found["nonzero_exact"] or found["nonzero_both"] != found["nonzero"]:
         sentences.append(
