@@ -6,8 +6,9 @@ table without patients to learn the shapes of the sums. A recipe is plain data (
     {"kind": "labelled", "rows": {"part": "train", "without": [2]}, "endpoint": "disease", "blocks": [...], "fill": ...}
 
 Blocks name columns: ``{"terms": ["age", "chest_pain=2"]}``, ``{"features": "radiomics", "at": indices, "harmonise":
-digest}``, ``{"model": digest}``; ``{"terms": [...], "chain": digest}`` are terms whose gaps equations have filled. What is large and used often (a harmonisation, a fitted model with the folds' models)
-is published once and named by its digest.
+digest}``, ``{"model": digest}``; ``{"terms": [...], "chain": digest}`` are terms whose gaps equations have filled.
+What is large and used often (a harmonisation, a fitted model with the folds' models) is published once and named by its
+digest.
 
 A *replicate* of a fit is named by the cross-validation folds it has not seen: ``()`` is the final fit, ``(2,)`` the one
 that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model stacked on top of it.
@@ -24,7 +25,7 @@ from cohortium.common import cohort
 from cohortium.common.heads import Head
 from cohortium.common.study import Study
 from cohortium.common.table import Table
-from cohortium.strategies.rows import Array, FoldedSurvival, Labelled, Matrix, Scored, ScoredSurvival, Survival
+from cohortium.strategies.rows import Array, FoldedSurvival, Labelled, Matrix, Scored, ScoredCompeting, ScoredSurvival, Survival
 
 View = Mapping[str, Any]
 STACK_FOLDS = 5  # folds of out-of-fold stacking where the study has no cross-validation of its own
@@ -118,16 +119,16 @@ def term_values(context: Context, term: str) -> Array:
 
     Of the study's variables only: the table also holds event times, which leave on the study's grid and no other way.
     """
-    columns = {name: context.table.columns[name] for name in context.study.variables}
+    columns, variables = context.table.columns, context.study.variables
     if term == CONSTANT:
         return np.ones(len(context.table))
-    if term in columns:
+    if term in variables:
         return columns[term]
     if term.endswith(":missing"):
-        return np.isnan(columns[term.removesuffix(":missing")]).astype(np.float64)
+        return np.isnan(columns[variables[term.removesuffix(":missing")].name]).astype(np.float64)
     name, _, level = term.partition("=")
+    index = variables[name].level_index[level]
     codes = columns[name]
-    index = context.study.variables[name].level_index[level]
     return np.where(np.isnan(codes), np.nan, (codes == index).astype(np.float64))
 
 
@@ -333,6 +334,15 @@ def _incomplete(view: View, context: Context) -> NamedTuple:
     return gaps.incomplete(view, context)
 
 
+def _scored_competing(view: View, context: Context) -> ScoredCompeting:
+    """The same patients as `_scored_survival`, with what else may have come first."""
+    rows = selected(context, view["rows"])
+    scored = _scored_survival(view, context)
+    competing = context.table.columns[f"endpoint.{view['endpoint']}.competing"][rows] == 1
+    cause = scored.event.astype(np.int64) + 2 * competing
+    return ScoredCompeting(scored.score, scored.time, (cause > 0).astype(np.float64), cause)
+
+
 KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "matrix": _matrix,
     "incomplete": _incomplete,
@@ -340,4 +350,5 @@ KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "survival": _survival,
     "scored": _scored,
     "scored_survival": _scored_survival,
+    "scored_competing": _scored_competing,
 }
