@@ -95,9 +95,9 @@ def _head(entries: Sequence[Record], cohort: str, group: str) -> str:
     label = {"0": "No event", "1": "Event", "all": "All"}.get(group, words(group))
     for entry in entries:
         figure = (entry.get("groups") or {}).get(group) if _cohort(entry) == cohort else None
-        counts = (figure or {}).get("n"), (figure or {}).get("missing", 0)
-        if all(isinstance(n, int) for n in counts):
-            return f"{label} (n\u202f=\u202f{count(sum(counts))})"
+        known, missing = (figure or {}).get("n"), (figure or {}).get("missing", 0)
+        if isinstance(known, int) and isinstance(missing, int):
+            return f"{label} (n\u202f=\u202f{count(known + missing)})"
     return label
 
 
