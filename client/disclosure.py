@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cohortium.client import classifiers
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, LassoModel, LassoSelection, NetworkModel, Screen
@@ -21,7 +22,7 @@ from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.local_fits import asked_of
 
-TIMED_VIEWS = ("survival", "scored_survival")
+TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
 OWN_TIMES = (
     *("cox.stratum", "lasso_cox.start", "lasso_cox.terms"),
     *("local_fits.able", "local_fits.shares", "concordance.pairs_within_site"),
@@ -31,7 +32,8 @@ GRID_CELLS = 256
 RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
 """Statistics that count patients in cells of features; `split` cuts cells of some features ever finer."""
 SQUARES = (
-    *("chained.products", "correlation.cross_products", "rank_correlation.products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
+    *("chained.products", "correlation.cross_products", "rank_correlation.products"),
+    *("logistic.terms", "lasso.terms", "lasso_cox.terms"),
     *("cox.risk_sets", "cox.stratum"),
 )
 """Statistics that hold second moments of their columns, weighted or not."""
@@ -67,6 +69,8 @@ def check(
         _ranks(study, statistic, view, parameters, rows)
     if statistic == "fedavg.update":
         _training(study, view, parameters)
+    if statistic in classifiers.STATISTICS:
+        classifiers.check(study, statistic, view, parameters, _public_number(statistic, view, len(rows.x)))
     if statistic.startswith("local_fits."):
         _local_fits(study, statistic, view, parameters)
 
@@ -123,7 +127,8 @@ def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:
     """As many inner folds as patients would make every patient a fold of its own."""
     asked = view.get("inner_folds")
     steps = [step for model in study.model.values() for step in (model, *model.selection)]
-    if asked and asked not in {step.folds for step in steps if isinstance(step, LassoModel | LassoSelection)}:
+    named = {step.folds for step in steps if isinstance(step, LassoModel | LassoSelection)}
+    if asked and asked not in named | classifiers.inner_folds(study):
         raise SumRefused("inner folds", "the study names no LASSO with so many folds; ask for those the sites approved")
 
 

@@ -18,7 +18,7 @@ from cohortium.common.declared_files import file_or_folder, read_toml, refusal, 
 from cohortium.common.errors import StudyError
 from cohortium.common.study_analysis import FederationOptions, Privacy, Validation
 from cohortium.common.study_checks import cross_checks
-from cohortium.common.study_data import Endpoint, Header, Keys, Name, Split, Variable
+from cohortium.common.study_data import Endpoint, Header, Imputation, Keys, Name, Split, Variable
 from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 from cohortium.common.study_models import Model
 
@@ -37,6 +37,8 @@ class Study(Keys):
     region: dict[Name, Region] = Field(default_factory=dict)
     features: dict[Name, FeatureSet] = Field(default_factory=dict)
     harmonise: Harmonise | None = None
+    # left out of the hash where there is none: a study without it is the study it always was
+    imputation: Imputation | None = Field(default=None, exclude_if=lambda value: value is None)
     split: Split
     model: Annotated[dict[Name, Model], Field(min_length=1)]
     validation: Validation = Field(Validation(), validate_default=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
+from cohortium.common.model_checks import BINARY_KINDS, model_mistakes
 from cohortium.common.privacy_checks import noised_mistakes
 from cohortium.common.study_data import level_text
 from cohortium.common.study_images import RingRegion
@@ -13,8 +14,8 @@ from cohortium.common.study_images import RingRegion
 if TYPE_CHECKING:
     from cohortium.common.study import Study
 
-ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival"}
-"""Kinds of model that need one kind of endpoint; a lasso takes either."""
+ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", **BINARY_KINDS}
+"""Kinds of model that need one kind of endpoint; a lasso and a staging system take either."""
 LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
@@ -23,7 +24,7 @@ def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
     checks = (
         *(_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _quorum),
-        *(_unkept, noised_mistakes),
+        *(_imputation, _unkept, noised_mistakes, model_mistakes),
     )
     return [mistake for check in checks for mistake in check(study)]
 
@@ -65,6 +66,27 @@ def _harmonise(study: "Study") -> Iterator[Mistake]:
         return
     yield from _unknown("[harmonise]", "features", study.harmonise.features, study.features, "feature set")
     yield from _unknown("[harmonise]", "protect", study.harmonise.protect, study.variables, "variable")
+
+
+def _imputation(study: "Study") -> Iterator[Mistake]:
+    chained = {name for name, variable in study.variables.items() if variable.missing == "chained"}
+    if study.imputation is None:
+        return
+    if not chained:
+        yield Mistake("[imputation]", "cycles, imputations", 'no variable has missing = "chained"; leave the table out')
+    if study.imputation.imputations == 1:
+        return
+    key = f"imputations = {study.imputation.imputations}"
+    for name, model in study.model.items():
+        if not chained & set(model.variables):
+            continue
+        plain = model.kind in ("logistic", "cox") and getattr(model, "aggregation", "exact") == "exact"
+        if not plain or getattr(model, "penalty", "none") != "none":
+            problem = f"several fits of {name!r} cannot be pooled by Rubin's rules; use 1, or a logistic or Cox model"
+            yield Mistake("[imputation]", key, problem)
+        elif model.selection:
+            problem = f"model {name!r} could select other columns in each; use 1, or name its predictors"
+            yield Mistake("[imputation]", key, problem)
 
 
 def _models(study: "Study") -> Iterator[Mistake]:
@@ -179,10 +201,6 @@ def _quorum(study: "Study") -> Iterator[Mistake]:
 
 
 def _unkept(study: "Study") -> Iterator[Mistake]:
-    for name, variable in study.variables.items():
-        if variable.missing == "chained":
-            problem = "this version has no chained equations; use another way of filling in"
-            yield Mistake(f"[[variable]] {name!r}", "missing = 'chained'", problem)
     for name, region in study.region.items():
         if region.source == "model":
             problem = "sites of this version bring their contours; use mask, or ring around a mask"

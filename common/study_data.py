@@ -137,6 +137,13 @@ class Variable(Keys):
         return {level_text(level): i for i, level in enumerate(self.levels)}
 
 
+class Imputation(Keys):
+    """[imputation]: how ``missing = "chained"`` is filled: cycles of the equations, and how many imputed data sets."""
+
+    cycles: Annotated[int, Field(ge=1, le=50)] = 10
+    imputations: Annotated[int, Field(ge=1, le=50)] = 1
+
+
 class BinaryEndpoint(Keys):
     """[endpoint.NAME] of kind binary: `positive` counts as 1.
 
@@ -161,13 +168,18 @@ class BinaryEndpoint(Keys):
 
 
 class SurvivalEndpoint(Keys):
-    """[endpoint.NAME] of kind survival: a right-censored time and its event indicator (0 or 1)."""
+    """[endpoint.NAME] of kind survival: a right-censored time and its event indicator (0 or 1).
+
+    `competing` are further values of the event column: events after which this one cannot happen any more.
+    """
 
     kind: Literal["survival"]
     time: Name
     event: Name
     unit: Literal["days", "weeks", "months", "years"] = "days"
     horizon: Horizons = ()
+    # left out of the hash where there are none: a study without them is the study it always was
+    competing: tuple[Level, ...] = Field(default=(), exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _two_columns(self) -> Self:
@@ -175,6 +187,9 @@ class SurvivalEndpoint(Keys):
             raise ValueError(f"time and event are both column {self.time!r}; they must differ")
         if list(self.horizon) != sorted(set(self.horizon)):
             raise ValueError(f"horizon = {list(self.horizon)}: must ascend, each once")
+        codes = [level_text(code) for code in self.competing]
+        if len(set(codes)) < len(codes) or {"0", "1"} & set(codes):
+            raise ValueError(f"competing = {codes}: values of {self.event!r} other than 0 and 1, each once")
         return self
 
     @property

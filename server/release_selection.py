@@ -1,13 +1,16 @@
-"""Release selection: what the selection steps by ranks ask of the sites; the others are listed beside the fits."""
+"""Release selection: what equations that fill gaps, and selection by ranks, ask of the sites."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, Screen
-from cohortium.server.release_sizes import NOBODY, Release
+from cohortium.common.study_data import Imputation
+from cohortium.server.release_sizes import NOBODY, Release, release
 from cohortium.strategies import rank_correlation, rank_tests
+from cohortium.strategies.chained import Chain, Incomplete, products
 from cohortium.strategies.rows import Matrix
 
 
@@ -34,6 +37,20 @@ def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Rel
             rank_correlation.products,
             lambda p: (_matrix(p), {"edges": _edges(p), "scores": np.zeros((p, scores))}),
         )
+
+
+def equations(study: Study, columns: int, variables: Sequence[str]) -> Iterator[Release]:
+    """Sums of chained equations over the terms of the models' variables, for each column, cycle and imputation."""
+    targets = sum(len(study.terms(name)) for name in variables if study.variables[name].missing == "chained")
+    if targets == 0:
+        return
+    settings = study.imputation or Imputation()
+    times = targets * settings.cycles * settings.imputations
+    rows = Incomplete(np.empty((0, columns)), NOBODY.astype(np.int64))
+    nothing = np.zeros(columns)
+    chain = Chain(nothing, nothing, nothing, np.arange(0), np.empty((0, columns + 1)), np.empty(0), 0)._asdict()
+    purpose = f"equations that fill gaps, {times} times"
+    yield release(study, "train", purpose, products, lambda: (rows, {"chain": chain, "target": 0}))
 
 
 def _edges(columns: int) -> np.ndarray:

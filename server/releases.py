@@ -25,8 +25,9 @@ from cohortium.common.study_analysis import (
     NetworkModel,
     Screen,
 )
+from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_figures import figures, timeline
-from cohortium.server.release_selection import ranks
+from cohortium.server.release_selection import equations, ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
     class_histogram,
@@ -109,6 +110,7 @@ def _preprocessing(study: Study) -> Iterator[Release]:
     yield _moments(study, "train", "standardise variables", 1 + _width(study, variables))
     if medians := [name for name in variables if study.variables[name].missing == "median"]:
         yield from _quantiles(study, "train", "medians that fill gaps", len(medians), 1, 1)
+    yield from equations(study, _width(study, variables), variables)
     for name in dict.fromkeys(name for model in models for name in model.feature_sets):
         if study.harmonise is not None and name in study.harmonise.features:
             protected = sum(len(study.terms(variable)) for variable in study.harmonise.protect)
@@ -186,6 +188,9 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
 
         yield design.asks(purpose, fedavg.classes, lambda p: (_labelled(p), {}))
         yield design.asks(f"{purpose} in {model.rounds} rounds", fedavg.update, update)
+    elif model.kind in KINDS:
+        for more, what, share in classifier_sums(design.study, model):
+            yield design.asks(purpose + more, what, share)
     elif isinstance(model, CoxModel) and model.strata == "site":
         asked = {"ties": model.ties, "time_step": None}
         yield design.asks(purpose, risk_sets.stratum, lambda p: (_survival(p), asked | {"coefficients": np.zeros(p)}))

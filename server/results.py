@@ -105,11 +105,12 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
             if ratio and term != "(Intercept)":
                 row |= {"ratio": _ratio(estimate), "ratio_ci": {"undefined": fit.no_errors}}
         else:
-            half = float(stats.norm.ppf((1 + LEVEL) / 2) * errors[index])
+            law = stats.norm if fit.degrees_of_freedom is None else stats.t(fit.degrees_of_freedom[index])
+            half = float(law.ppf((1 + LEVEL) / 2) * errors[index])
             row |= {
                 "se": float(errors[index]),
                 "ci": [estimate - half, estimate + half],
-                "p": float(2 * stats.norm.sf(abs(estimate / errors[index]))),
+                "p": float(2 * law.sf(abs(estimate / errors[index]))),
             }
             if ratio and term != "(Intercept)":
                 low, high = _ratio(estimate - half), _ratio(estimate + half)

@@ -9,10 +9,12 @@ from cohortium.common.errors import WireError
 from cohortium.common.federation import Statistic
 
 MODULES = (
-    "calibration", "chained", "class_histogram", "combat", "concordance", "correlation", "cox", "cutoff",
-    "decision_curve", "discrimination", "fedavg", "icc", "lasso", "lasso_cox", "levels", "local_fits", "logistic", "moments",
-    "noisy_logistic", "quantiles",     "reclassification", "rank_correlation", "rank_tests", "score_bins", "screening", "survival",
-    "survival_calibration", "survival_groups", "table_one",
+    "calibration", "chained", "class_histogram", "combat", "competing_risks",
+    "concordance", "correlation", "cox", "cutoff",
+    "decision_curve", "discrimination", "fedavg", "gradient_boosting", "linear_svm", "mlp",
+    "icc", "lasso", "lasso_cox", "levels", "local_fits",
+    "logistic", "moments", "noisy_logistic", "quantiles", "rank_correlation", "rank_tests", "reclassification",
+    "score_bins", "screening", "survival", "survival_calibration", "survival_groups", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""
 

@@ -10,7 +10,8 @@ from cohortium.common.errors import NotIdentifiable
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns, joined, varying
 from cohortium.server.stages.fitted import Fit, FittedModel
-from cohortium.server.stages.fitters import FITTERS, NEEDS_PREDICTORS
+from cohortium.server.stages.fitters import FITTERS, GIVEN, NEEDS_PREDICTORS
+from cohortium.server.stages.imputed import pooled
 from cohortium.server.stages.preprocess import Preprocessed, preprocess
 from cohortium.server.stages.replicates import levels, replicates
 from cohortium.server.stages.select import select
@@ -84,6 +85,24 @@ def _fit_one(
     learned: Preprocessed,
     fitted: dict[str, FittedModel],
 ) -> Fit:
+    """Fit of one replicate; of one that has several imputed data sets, their fits pooled."""
+    study = federation.study
+    if len(learned.imputed) == 1 or all(study.variables[v].missing != "chained" for v in study.model[name].variables):
+        return _fit_columns(federation, name, without, learned, fitted)
+
+    def on(variables: Columns) -> Fit:
+        return _fit_columns(federation, name, without, replace(learned, variables=variables), fitted)
+
+    return pooled(federation.together([lambda v=v: on(v) for v in learned.imputed]), learned.patients)
+
+
+def _fit_columns(
+    federation: StudyFederation,
+    name: str,
+    without: tuple[int, ...],
+    learned: Preprocessed,
+    fitted: dict[str, FittedModel],
+) -> Fit:
     model = federation.study.model[name]
     rows = {
         "part": "train",
@@ -102,6 +121,7 @@ def _fit_one(
             )
         fit = FITTERS[model.kind](federation, name, rows, columns, path)
         left_out = [name for name, scale in zip(candidates.names, candidates.scale, strict=True) if not scale > 0]
+        left_out = [name for name in left_out if name not in columns.names]
         more = {"left_out": left_out, "selection": steps}
         return replace(fit, notes={**fit.notes, **{key: told for key, told in more.items() if told}})
     except NotIdentifiable as problem:

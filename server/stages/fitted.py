@@ -25,6 +25,7 @@ class Fit:
     terms: tuple[str, ...] = ()
     estimates: Array = field(default_factory=lambda: np.empty(0))
     covariance: Array | None = None
+    degrees_of_freedom: Array | None = None  # of each estimate, where intervals and tests are Student's
     notes: dict[str, Any] = field(default_factory=dict)
     no_errors: str = "a penalised estimate has no standard error"
     """Why, where there is no covariance."""

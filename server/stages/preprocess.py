@@ -4,16 +4,16 @@ A replicate that leaves folds out learns everything anew without them, so that c
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.common.errors import StudyError
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns
+from cohortium.server.stages.imputed import filled
 from cohortium.strategies import combat, moments, quantiles, views
 from cohortium.strategies.imputation import completed_moments, most_frequent
 
@@ -24,6 +24,7 @@ class Preprocessed:
 
     patients: int
     variables: Columns
+    imputed: tuple[Columns, ...]  # the variables, once an imputation; `variables` is the first
     features: dict[str, Columns]
 
 
@@ -39,11 +40,15 @@ def preprocess(
     tasks: list[Callable[[], Any]] = [lambda: _variables(federation, rows, variables)]
     tasks += [lambda name=name: feature_set(name) for name in features]
     learned = federation.together(tasks)
-    (columns, patients), *sets = learned
-    return Preprocessed(patients=patients, variables=columns, features=dict(zip(features, sets, strict=True)))
+    (imputed, patients), *sets = learned
+    return Preprocessed(
+        patients=patients, variables=imputed[0], imputed=imputed, features=dict(zip(features, sets, strict=True))
+    )
 
 
-def _variables(federation: StudyFederation, rows: dict[str, object], variables: Sequence[str]) -> tuple[Columns, int]:
+def _variables(
+    federation: StudyFederation, rows: dict[str, object], variables: Sequence[str]
+) -> tuple[tuple[Columns, ...], int]:
     study = federation.study
     terms = [views.CONSTANT] + [term for name in variables for term in _terms(study, name)]
     medians = [name for name in variables if study.variables[name].missing == "median"]
@@ -70,7 +75,9 @@ def _variables(federation: StudyFederation, rows: dict[str, object], variables: 
         scale=scale,
         fill=fill,
     )
-    return columns.take(range(1, len(terms))), patients
+    every = slice(1, None)
+    known = replace(known, patients=patients, n=known.n[every], mean=known.mean[every], sd=known.sd[every])
+    return filled(federation, dict(rows), columns.take(range(1, len(terms))), known), patients
 
 
 def _terms(study: Study, name: str) -> list[str]:
@@ -85,16 +92,11 @@ def _fill(
     variable = study.variables[name]
     at = [terms.index(term) for term in variable.terms]
     indicator = [0.0] if variable.missing == "indicator" else []
-    if variable.missing == "chained":
-        raise StudyError(
-            f'study.toml [[variable]] {name}: missing = "chained" is not available in this version; '
-            'use "median", "mean", "mode" or "indicator"'
-        )
     if variable.missing == "median":
         values = np.array([median[name]])
     elif variable.missing == "mode":
         values = most_frequent(np.rint(known.mean[at] * known.n[at]).tolist(), float(known.n[at[0]]))
-    elif variable.kind == "continuous" or variable.missing == "mean":
+    elif variable.kind == "continuous" or variable.missing in ("mean", "chained"):  # chained: to begin with
         values = known.mean[at]
     else:  # refuse: there are no gaps; indicator: the reference level, told apart by the indicator
         values = np.zeros(len(at))

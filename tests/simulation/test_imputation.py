@@ -1,0 +1,153 @@
+"""Chained equations across sites: the models are those of the pooled rows, filled by other software."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # what makes the next import possible
+from sklearn.impute import IterativeImputer
+from sklearn.linear_model import LinearRegression
+
+from cohortium.common.cohort import keyed_hash
+from cohortium.common.errors import StudyError
+from cohortium.common.federation import PooledSites
+from cohortium.common.ledger import Ledger
+from cohortium.common.study import load_study
+from cohortium.server.releases import releases
+from cohortium.simulation.simulate import simulate
+from cohortium.strategies import chained, moments
+from cohortium.strategies.rows import Matrix
+
+PREDICTORS = ["age", "marker", "lactate", "noise0"]
+TABLES = """
+internal_fraction = 0.2
+
+[[variable]]
+name = "lactate"
+kind = "continuous"
+missing = "chained"
+
+[[variable]]
+name = "noise0"
+kind = "continuous"
+
+[model.full]
+kind = "logistic"
+predictors = ["age", "marker", "lactate", "noise0"]
+
+[imputation]
+"""
+SEED = 3  # of the study
+
+
+def study(write_study, place, settings):
+    folder = write_study(place / "study", TABLES + settings)
+    text = (folder / "study.toml").read_text().replace('missing = "median"', 'missing = "chained"')
+    (folder / "study.toml").write_text(text)
+    rng = np.random.default_rng(8)
+    for path in folder.glob("sites/*/patients.csv"):
+        rows = pd.read_csv(path)
+        lactate = (0.5 + 0.3 * rows.marker.fillna(2) + 0.02 * rows.age + rng.normal(0, 0.4, len(rows))).round(2)
+        rows.assign(lactate=lactate.where(rng.random(len(rows)) > 0.15)).to_csv(path, index=False)
+    return folder
+
+
+def run(folder, out, pooled):
+    simulate(folder, out)
+    return json.loads((out / "results.json").read_text()), pooled(out, folder)
+
+
+@pytest.fixture(scope="module")
+def single(write_study, pooled, tmp_path_factory):
+    place = tmp_path_factory.mktemp("chained")
+    return *run(study(write_study, place, "cycles = 4"), place / "out", pooled), place / "out"
+
+
+@pytest.fixture(scope="module")
+def several(write_study, pooled, tmp_path_factory):
+    place = tmp_path_factory.mktemp("several")
+    return run(study(write_study, place, "cycles = 3\nimputations = 4"), place / "out", pooled)
+
+
+def test_one_imputation_is_that_of_scikit_learn(single):
+    results, rows, _ = single
+    train = rows[rows.part == "train"]
+    imputer = IterativeImputer(LinearRegression(), max_iter=4, tol=0, imputation_order="ascending")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of cycles
+        imputer.fit(train[PREDICTORS])
+    fit = sm.Logit(train.outcome, sm.add_constant(imputer.transform(train[PREDICTORS]))).fit(disp=0, tol=1e-12)
+    ours = results["models"]["full"]["coefficients"]
+    np.testing.assert_allclose([row["estimate"] for row in ours], fit.params, rtol=1e-8)
+    np.testing.assert_allclose([row["se"] for row in ours], fit.bse, rtol=1e-8)
+    # sites that took no part, and patients held out, are filled by the same equations
+    others = rows[rows.part != "train"]
+    risk = fit.predict(sm.add_constant(imputer.transform(others[PREDICTORS])))
+    np.testing.assert_allclose(others["score.full"], risk, atol=0.5e-4 + 1e-9)
+    assert others[PREDICTORS].isna().any(axis=1).sum() > 10
+
+
+def test_every_sum_was_listed(single):
+    _, _, out = single
+    entries = [line for line in Ledger(out / "sites" / "north").entries() if line["kind"] == "sum"]
+    sent = {name for line in entries for name in line["statistics"]}
+    assert "chained.products" in sent
+    assert sent <= {one.statistic for one in releases(load_study(out))}
+
+
+def test_several_imputations_are_pooled(several):
+    """Each data set filled from the pooled rows and fitted by statsmodels; Rubin's rules written out."""
+    results, rows = several
+    train = rows[rows.part == "train"]
+    gaps = train[["age", "marker", "lactate", "noise0"]].to_numpy()
+    key = [
+        keyed_hash("impute", SEED, site, patient) for site, patient in zip(train.site, train.patient_id, strict=True)
+    ]
+    incomplete = chained.Incomplete(gaps, np.array(key, dtype=np.uint64).view(np.int64))
+    whole = PooledSites([incomplete])
+    known = moments.fit(PooledSites([Matrix(gaps, np.zeros(len(gaps), np.int64))]), 4)
+    fits, risks = [], []
+    for i in range(4):
+        rng = np.random.default_rng([SEED, i])
+        chain = chained.fit(whole, known, known.mean, np.array([1, 2]), 3, rng=rng, imputation=i)
+        x = sm.add_constant(chained.complete(incomplete, chain))
+        fits.append(sm.Logit(train.outcome, x).fit(disp=0, tol=1e-12))
+        risks.append(x @ fits[-1].params)
+    params = np.array([fit.params for fit in fits])
+    between = params.var(axis=0, ddof=1)
+    total = np.mean([fit.bse**2 for fit in fits], axis=0) + 1.25 * between
+    ours = results["models"]["full"]["coefficients"]
+    np.testing.assert_allclose([row["estimate"] for row in ours], params.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose([row["se"] for row in ours], np.sqrt(total), rtol=1e-7)
+    imputation = results["models"]["full"]["notes"]["imputation"]
+    assert imputation["imputations"] == 4
+    np.testing.assert_allclose(imputation["between"], between, rtol=1e-6)
+    share, complete = 1.25 * between / total, len(train) - 5
+    degrees = 1 / (share**2 / 3 + (complete + 3) / ((complete + 1) * complete * (1 - share)))
+    np.testing.assert_allclose(imputation["degrees_of_freedom"], degrees, rtol=1e-6)
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(total)
+    np.testing.assert_allclose([row["ci"][1] - row["estimate"] for row in ours], half, rtol=1e-6)
+    # the score is the mean linear predictor
+    risk = 1 / (1 + np.exp(-np.mean(risks, axis=0)))
+    np.testing.assert_allclose(train["score.full"], risk, atol=0.5e-4 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('kind = "logistic"', 'kind = "lasso"', "cannot be pooled by Rubin's rules"),
+        ('kind = "logistic"', 'kind = "logistic"\nselection = ["screen"]', "could select other columns in each"),
+        ('missing = "chained"', 'missing = "mean"', "leave the table out"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused(write_study, tmp_path, old, new, says):
+    folder = study(write_study, tmp_path, "imputations = 4")
+    text = (folder / "study.toml").read_text()
+    (folder / "study.toml").write_text(text.replace(old, new))
+    with pytest.raises(StudyError, match=says):
+        load_study(folder)
