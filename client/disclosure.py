@@ -38,7 +38,8 @@ SQUARES = (
 )
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
-CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums")
+CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums",
+         "explanation.replaced")  # fmt: skip
 """Statistics that count outcomes by cells of a score."""
 PATIENTS_A_CELL = 5
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
@@ -147,7 +148,7 @@ def _columns(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, A
 def _cells(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
     """So few cells that the patients cannot lie alone in them; honest bins hold about ten."""
     cells = max(len(edges) for edges in parameters["edges"])
-    patients = _public_number(statistic, view, len(rows.score))
+    patients = _public_number(statistic, view, len(rows[0]))
     if cells > patients // PATIENTS_A_CELL + 2:
         raise SumRefused(
             statistic,

@@ -34,6 +34,8 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
         else:
             columns[endpoint.time] = [_number(value) for value in table.columns[f"{stem}.time"]]
             columns[endpoint.event] = [_number(value) for value in table.columns[f"{stem}.event"]]
+            if endpoint.competing:
+                columns[f"competing.{endpoint.event}"] = [_number(v) for v in table.columns[f"{stem}.competing"]]
     for model in models:
         final = views.score(context, model["object"], "final")
         scores = views.score(context, model["object"], "out_of_fold") if folds else final

@@ -13,6 +13,7 @@ from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.server.stages.validate import cohorts
 from cohortium.strategies import (
     calibration,
+    competing_risks,
     concordance,
     cutoff,
     discrimination,
@@ -23,7 +24,7 @@ from cohortium.strategies import (
     survival_groups,
 )
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, time_step
-from cohortium.strategies.rows import Scored, ScoredSurvival, Survival
+from cohortium.strategies.rows import Scored, ScoredCompeting, ScoredSurvival, Survival
 from cohortium.strategies.time_dependent import evaluation_cells
 from cohortium.strategies.validation import BINARY_FIGURES
 from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
@@ -135,6 +136,10 @@ def _over_time(
         yield _cells(study, part, purpose, survival_calibration.cell_sums, rows, **predicted)
     if predicting and horizons:
         yield release(study, part, purpose, concordance.squared_errors, squared_errors)
+    if known.competing:
+        rivals = ScoredCompeting(*rows, NOBODY.astype(np.int64))
+        yield from timeline(study, part, purpose, rivals)
+        yield release(study, part, purpose, competing_risks.causes, lambda t: (rivals, by_group(t)[1]), "t")
 
 
 def _predicts(study: Study, name: str, endpoint: str) -> bool:
@@ -143,7 +148,9 @@ def _predicts(study: Study, name: str, endpoint: str) -> bool:
     return isinstance(model, CoxModel) and model.strata == "none" and model.endpoint == endpoint
 
 
-def timeline(study: Study, part: str, purpose: str, rows: Survival | ScoredSurvival) -> Iterator[Release]:
+def timeline(
+    study: Study, part: str, purpose: str, rows: Survival | ScoredSurvival | ScoredCompeting
+) -> Iterator[Release]:
     """What finds the time cells in which somebody leaves."""
 
     def exits(u: int) -> Share:

@@ -95,9 +95,12 @@ def read_patients(study: Study, site: Site) -> Patients:
         if isinstance(endpoint, BinaryEndpoint):
             columns[f"endpoint.{name}"] = _binary_outcome(judge, endpoint, local)
         else:
-            columns[f"endpoint.{name}.time"], columns[f"endpoint.{name}.event"] = _survival_outcome(
+            stem = f"endpoint.{name}"
+            columns[f"{stem}.time"], columns[f"{stem}.event"], competing = _survival_outcome(
                 judge, endpoint, local, site.data.decimal
             )
+            if endpoint.competing:
+                columns[f"{stem}.competing"] = competing
     outcomes = columns
     columns = {v.name: _variable(judge, v, local[v.name], site.data.decimal) for v in study.variable} | outcomes
     usable = judge.usable
@@ -164,16 +167,18 @@ def _binary_outcome(judge: _Judge, endpoint: BinaryEndpoint, local: dict[str, Te
 
 def _survival_outcome(
     judge: _Judge, endpoint: SurvivalEndpoint, local: dict[str, Texts], decimal: str
-) -> tuple[Array, Array]:
-    """Times and events. Time 0 without an event is kept: it was at risk at the start."""
+) -> tuple[Array, Array, Array]:
+    """Times, events and competing events, which censor the event. Time 0 without either is kept: it was at risk."""
     for column in endpoint.columns:
         judge.exclude(local[column] == "", f"{column} is missing")
     time = _numbers(judge, endpoint.time, local[endpoint.time], decimal)
-    event = _looked_up(local[endpoint.event], {"0": 0.0, "1": 1.0})
-    judge.exclude(np.isnan(event), f"{endpoint.event} is not 0 or 1", local[endpoint.event])
+    codes = {"0": 0.0, "1": 1.0} | {level_text(code): 2.0 for code in endpoint.competing}
+    cause = _looked_up(local[endpoint.event], codes)
+    judge.exclude(np.isnan(cause), f"{endpoint.event} is not {' or '.join(codes)}", local[endpoint.event])
     judge.exclude(time < 0, f"{endpoint.time} is negative", local[endpoint.time])
-    judge.exclude((time == 0) & (event == 1), f"event at {endpoint.time} 0", local[endpoint.time])
-    return time, event
+    judge.exclude((time == 0) & (cause > 0), f"event at {endpoint.time} 0", local[endpoint.time])
+    known = np.where(np.isnan(cause), np.nan, 0.0)
+    return time, known + (cause == 1), known + (cause == 2)
 
 
 def _looked_up(texts: Texts, table: dict[str, float], default: float = np.nan) -> Array:

@@ -12,6 +12,7 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
 from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
+from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
 from cohortium.strategies.validation_survival import validate_survival
@@ -123,7 +124,8 @@ def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]
 def study_settings(study: Study) -> dict[str, Any]:
     """What a study says of its figures: `validation_settings.Settings` without the cut-offs, and ``timing``.
 
-    ``timing`` has the time grid and the horizons of each survival endpoint, in its own unit.
+    ``timing`` has the time grid and the horizons of each survival endpoint, in its own unit; ``competing`` names those
+    with competing events.
     """
     return {
         "score_resolution": study.privacy.score_resolution,
@@ -140,6 +142,11 @@ def study_settings(study: Study) -> dict[str, Any]:
             for name, endpoint in study.endpoint.items()
             if isinstance(endpoint, SurvivalEndpoint)
         },
+        "competing": tuple(
+            name
+            for name, endpoint in study.endpoint.items()
+            if isinstance(endpoint, SurvivalEndpoint) and endpoint.competing
+        ),
     }
 
 
@@ -171,8 +178,18 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
 
 def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
     rows = ask(_view(spec, endpoint, models, "scored_survival"))
+    names, settings = tuple(model.name for model in models), _settings(spec, endpoint, models)
+
+    def of_the_event() -> dict[str, dict[str, Any]]:
+        return validate_survival(rows, names, settings)
+
+    def of_its_rivals() -> dict[str, dict[str, Any]]:
+        if endpoint not in spec.settings.get("competing", ()):
+            return {}
+        return validate_competing(ask(_view(spec, endpoint, models, "scored_competing")), names, settings)
+
     try:
-        found = validate_survival(rows, [model.name for model in models], _settings(spec, endpoint, models))
+        found, rivals = rows.together([of_the_event, of_its_rivals])
     except SumRefused as refusal:
         return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
     figures = {}
@@ -182,7 +199,8 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
         high_risk = {} if model.cutoff is None else {"cutoff": model.cutoff}
         # of a binary model the cohort is counted by its own endpoint
         own = cohort if model.outcome == "survival" else {}
-        figures[model.name] = {**own, "survival": {**high_risk, **values}}
+        competing = {"competing_risks": rivals[model.name]} if rivals else {}
+        figures[model.name] = {**own, "survival": {**high_risk, **values, **competing}}
     return figures, []
 
 
@@ -194,13 +212,13 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
         "of": spec.of,
         "models": [model.digest for model in models],
     }
-    if kind == "scored_survival":
+    if kind in ("scored_survival", "scored_competing"):
         view["time_step"] = spec.settings["timing"][endpoint]["time_step"]
     return view
 
 
 def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Settings:
-    settings = {key: value for key, value in spec.settings.items() if key != "timing"}
+    settings = {key: value for key, value in spec.settings.items() if key not in ("timing", "competing")}
     return Settings(
         **settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them
         **spec.settings["timing"].get(endpoint, {}),

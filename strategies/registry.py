@@ -11,7 +11,7 @@ from cohortium.common.federation import Statistic
 MODULES = (
     "calibration", "chained", "class_histogram", "combat", "competing_risks",
     "concordance", "correlation", "cox", "cutoff",
-    "decision_curve", "discrimination", "fedavg", "gradient_boosting", "linear_svm", "mlp",
+    "decision_curve", "discrimination", "explanation", "fedavg", "gradient_boosting", "linear_svm", "mlp",
     "icc", "lasso", "lasso_cox", "levels", "local_fits",
     "logistic", "moments", "noisy_logistic", "quantiles", "rank_correlation", "rank_tests", "reclassification",
     "score_bins", "screening", "survival", "survival_calibration", "survival_groups", "table_one",

@@ -82,3 +82,16 @@ class ScoredSurvival(NamedTuple):
     score: Array
     time: Array
     event: Array
+
+
+class ScoredCompeting(NamedTuple):
+    """Reported scores of m models beside a time with competing events.
+
+    score : (n, m) float64 on the 1e-4 grid; time : (n,); event : (n,) of 0.0 and 1.0, any event; cause : (n,) int64,
+    censored (0), the event of interest (1) or a competing one (2).
+    """
+
+    score: Array
+    time: Array
+    event: Array
+    cause: Counts

@@ -14,7 +14,7 @@ from scipy import stats
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, statistic
-from cohortium.strategies.rows import Array, Counts, ScoredSurvival, Survival
+from cohortium.strategies.rows import Array, Counts, ScoredCompeting, ScoredSurvival, Survival
 from cohortium.strategies.score_bins import grid
 
 _LONGEST = 41  # bits of a cell number; 2**40 seconds are 35,000 years
@@ -35,7 +35,7 @@ class Extent(NamedTuple):
 
 
 @statistic("survival.extent", adds_over="rows")
-def extent(rows: Survival | ScoredSurvival, *, time_step: float) -> Extent:
+def extent(rows: Survival | ScoredSurvival | ScoredCompeting, *, time_step: float) -> Extent:
     """Count patients by the bits of their time cell."""
     _, bits = np.frexp(time_cell(rows.time, time_step).astype(float))  # 2^(bits - 1) <= cell < 2^bits
     return Extent(np.bincount(bits, minlength=_LONGEST))
@@ -49,7 +49,7 @@ class Exits(NamedTuple):
 
 
 @statistic("survival.exits", adds_over="rows")
-def exits(rows: Survival | ScoredSurvival, *, cells: int, time_step: float) -> Exits:
+def exits(rows: Survival | ScoredSurvival | ScoredCompeting, *, cells: int, time_step: float) -> Exits:
     """Count events and exits a time cell; later times count in the last cell, as censored."""
     cell = time_cell(rows.time, time_step)
     inside = cell < cells

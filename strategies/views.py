@@ -15,15 +15,12 @@ that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model st
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common import cohort
-from cohortium.common.study import Study
-from cohortium.common.table import Table
 from cohortium.strategies import scoring
 from cohortium.strategies.rows import (
     Array,

@@ -1,0 +1,89 @@
+"""View patients: what a view is cooked from, and which patients of a site's table it is about."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cohortium.common import cohort
+from cohortium.common.study import Study
+from cohortium.common.table import Table
+
+STACK_FOLDS = 5  # folds of out-of-fold stacking where the study has no cross-validation of its own
+
+
+@dataclass
+class Context:
+    """What a recipe is cooked from: one site's table, the study, and what the coordinator has published.
+
+    `cache` keeps derived columns for as long as the context lives; it is never written to disk.
+    """
+
+    table: Table
+    study: Study
+    site: str
+    objects: Mapping[str, Mapping[str, Any]]
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The cached value of `key`, made on first use."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
+
+def cross_validation_folds(study: Study) -> int:
+    """Number of folds that out-of-fold values are made of."""
+    return study.split.folds or STACK_FOLDS
+
+
+def folds_of(context: Context) -> NDArray[np.int64]:
+    """Cross-validation fold of each patient of the table, -1 outside train; (n,)."""
+
+    def assign() -> NDArray[np.int64]:
+        train = context.table.part == "train"
+        folds = np.full(len(context.table), -1, dtype=np.int64)
+        study = context.study
+        folds[train] = cohort.assign_folds(
+            study.study.seed,
+            context.site,
+            site_offset(study, context.site),
+            context.table.patient_id[train],
+            outcome_class(context, study.study.primary)[train],
+            cross_validation_folds(study),
+        )
+        return folds
+
+    return context.once("folds", assign)
+
+
+def site_offset(study: Study, site: str) -> int:
+    """Place of a site among the sorted training sites; 0 for a site that does not train."""
+    names = sorted(study.split.train)
+    return names.index(site) if site in names else 0
+
+
+def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
+    """0/1 class of each patient: the binary endpoint, or the event indicator of survival; NaN counts as 0."""
+    columns = context.table.columns
+    name = f"endpoint.{endpoint}"
+    values = columns[name] if name in columns else columns[f"{name}.event"]
+    return np.nan_to_num(values).astype(np.int64)
+
+
+def selected(context: Context, rows: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Patients of ``{"part", "without": folds left out, "where": [variable, value], "endpoint"}``; (n,)."""
+    table = context.table
+    chosen = table.part == rows["part"]
+    if rows.get("without"):
+        chosen &= ~np.isin(folds_of(context), np.asarray(rows["without"], dtype=np.int64))
+    if rows.get("where"):
+        variable, value = rows["where"]
+        chosen &= table.columns[variable] == value
+    if rows.get("endpoint"):
+        name = f"endpoint.{rows['endpoint']}"
+        known = table.columns[name] if name in table.columns else table.columns[f"{name}.event"]
+        chosen &= ~np.isnan(known)
+    return chosen
