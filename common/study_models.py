@@ -8,6 +8,8 @@ from cohortium.common.study_analysis import CoxModel, LassoModel, LogisticModel,
 from cohortium.common.study_data import Positive
 
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+MOST_COLUMNS = 100
+"""Columns that boosting takes: each has a histogram in every sum."""
 Hidden = tuple[Annotated[int, Field(ge=1, le=256)], ...]
 
 
@@ -64,8 +66,7 @@ class GradientBoostingModel(ModelTable):
     max_depth: Annotated[int, Field(ge=1, le=6)] = 3
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     l2: Annotated[float, Field(ge=0, le=1e4)] = 1.0
-    min_child_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    min_child_patients: Annotated[int, Field(ge=5, le=10**6)] = 25
+    min_child_weight: Annotated[float, Field(gt=0, le=1e6)] = 5.0
     max_bin: Annotated[int, Field(ge=2, le=256)] = 32
 
 

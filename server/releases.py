@@ -26,6 +26,7 @@ from cohortium.common.study_analysis import (
     Screen,
 )
 from cohortium.server.release_classifiers import KINDS, classifier_sums
+from cohortium.server.release_explanations import explanations
 from cohortium.server.release_figures import figures, timeline
 from cohortium.server.release_selection import equations, ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
@@ -168,6 +169,8 @@ def _fits(study: Study) -> Iterator[Release]:
             if isinstance(step, LassoSelection):
                 yield from _lasso(design, purpose, step, model.endpoint)
         yield from _fit(design, f"fit {name}", model)
+        if study.validation.explain:
+            yield from explanations(design, f"explain {name}", study)
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:

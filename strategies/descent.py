@@ -16,6 +16,9 @@ from cohortium.strategies.rows import Array
 MEMORY = 100
 """Steps that the curvature is guessed from; with as many as there are coefficients it is nearly Newton's method."""
 
+FLAT = 1e-15
+"""Relative fall of the objective that ends a descent: rounding."""
+
 Evaluate = Callable[[Array], tuple[float, Array]]
 
 
@@ -52,7 +55,7 @@ def minimise(evaluate: Evaluate, start: Array, *, sums: int, tolerance: float) -
         "maxcor": min(MEMORY, max(len(start), 1)),
         "maxfun": sums,
         "maxiter": sums,
-        "ftol": 0.0,
+        "ftol": FLAT,
         "gtol": tolerance,
     }
     found = optimize.minimize(noted, start, jac=True, method="L-BFGS-B", options=options)

@@ -113,7 +113,8 @@ def histograms(
     shape = (nodes, columns, bins)
 
     def summed(values: Array) -> Array:
-        return np.bincount(key, np.repeat(values[here], columns), nodes * columns * bins).reshape(shape)
+        sums = np.bincount(key, np.repeat(values[here], columns), nodes * columns * bins)
+        return sums.astype(np.float64).reshape(shape)  # of no patients numpy counts in integers
 
     return Histograms(summed(risk - rows.y), summed(risk * (1 - risk)))
 

@@ -2,8 +2,8 @@
 
 Minimises |w|^2 / 2 + C sum max(0, 1 - y z)^2 over the intercept and the coefficients together, as liblinear does (Fan
 et al., JMLR 9, 2008; scikit-learn's LinearSVC with its column of ones). At each site, `loss` gives the sum and its
-gradient; at the server, `fit` descends with limited memory. Newton's method would be faster and is not used: its matrix has the
-patients inside the margin only, and when one crosses it between two steps, the difference is that patient's row.
+gradient; at the server, `fit` descends with limited memory. Newton's method would be faster and is not used: its matrix
+has the patients inside the margin only; when one crosses it between two steps, the difference is that patient's row.
 `kernel` lays random features over the columns: then it is an RBF machine in approximation (kind ``rff_svm``).
 
 An SVM has no probability. Platt scaling (Advances in Large Margin Classifiers, 1999; Lin, Lin & Weng, Machine Learning
@@ -27,7 +27,7 @@ from cohortium.strategies.rows import Array, Counts, Labelled
 FOLDS = 5
 NOBODY = -1  # is held out of the final fit
 SUMS = 300
-SETTLED = 1e-10
+SETTLED = 1e-9
 """Largest element of the gradient, over C and the patients, at which a descent ends."""
 
 

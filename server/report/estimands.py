@@ -71,7 +71,15 @@ def _fit(kind: str, model: Record, study: Record) -> str:
         "network": "Weights are averaged over the sites' local training; this approaches pooled training "
         "and does not equal it.",
         "mlp": "Full-batch gradients are summed over sites, which equals pooled training.",
-        "staging": "A score that existed before; nothing is fitted but its calibration.",
+        "linear_svm": "Squared hinge over all training patients, the pooled solution; probabilities by Platt scaling of "
+        "out-of-fold decision values.",
+        "rff_svm": "A support vector machine on public random Fourier features, which approximate an RBF kernel; "
+        "probabilities by Platt scaling of out-of-fold decision values.",
+        "gradient_boosting": "Trees grown on sums of gradients by bins over all training patients, as pooled training "
+        "on the same bins would grow them.",
+        "staging": "A score that existed before: the study gives its points, nothing is fitted. For a binary endpoint "
+        "its linear predictor goes through the logistic function; without a calibrated intercept that is an order of "
+        "patients, not a risk.",
     }.get(kind, "")
 
 
@@ -102,6 +110,17 @@ def _step(step: Record) -> str:
         return f"correlation pruning{spearman}"
     names = {"lasso": "LASSO", "mrmr": f"mRMR ({step.get('keep', 20)} features)"}
     return names.get(method, method.replace("_", " ").replace("aic", "AIC"))
+
+
+def imputation_note(found: Record) -> list[str]:
+    """Say that several imputed data sets were pooled."""
+    if "imputation" not in found:
+        return []
+    m, most = found["imputation"]["imputations"], max(found["imputation"]["missing_information"])
+    return [
+        f"Gaps were filled {m} times by chained equations; estimates are pooled by Rubin's rules, with Student "
+        f"intervals (degrees of freedom by Barnard and Rubin). Missing values account for up to {most:.0%} of a variance."
+    ]
 
 
 def selection_note(found: Record) -> list[str]:

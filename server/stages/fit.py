@@ -113,7 +113,8 @@ def _fit_columns(
     columns = joined([])
     try:
         candidates = _candidates(federation, name, rows, learned, fitted)
-        columns, path, steps = select(federation, model, rows, varying(candidates), learned.patients)
+        offered = candidates if model.kind in GIVEN else varying(candidates)
+        columns, path, steps = select(federation, model, rows, offered, learned.patients)
         if not len(columns) and model.kind in NEEDS_PREDICTORS:
             raise NotIdentifiable(
                 f"no predictor is left for a {model.kind} model: all have one value in the training patients, or the "

@@ -1,0 +1,78 @@
+"""Classifiers: how fine a question of network, machine or tree training may be, held against the approved study.
+
+Gradients and histograms add over patients, but the coordinator chooses the weights, trees and bins that they are taken
+at. Shapes are those that the study names; a histogram's cells hold at least five patients on average.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cohortium.common.errors import SumRefused
+from cohortium.common.study import Study
+from cohortium.common.study_models import MOST_COLUMNS, GradientBoostingModel, MlpModel, RffSvmModel
+from cohortium.strategies.gradient_boosting import PATIENTS_A_CELL
+from cohortium.strategies.linear_svm import FOLDS
+
+STATISTICS = {
+    "mlp.gradient": ("mlp",),
+    "linear_svm.loss": ("linear_svm", "rff_svm"),
+    "linear_svm.sigmoid": ("linear_svm", "rff_svm"),
+    "gradient_boosting.occupancy": ("gradient_boosting",),
+    "gradient_boosting.histograms": ("gradient_boosting",),
+}
+"""Statistics of training, and the kinds of model that ask for them."""
+
+
+def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], patients: int) -> None:
+    """Refuse training that the study does not name.
+
+    Parameters
+    ----------
+    patients : int
+        Of all sites, public.
+
+    Raises
+    ------
+    SumRefused
+    """
+    models = [
+        model
+        for model in study.model.values()
+        if model.kind in STATISTICS[statistic] and model.endpoint == view["endpoint"]
+    ]
+    if not any(_as_approved(study, model, statistic, parameters, patients) for model in models):
+        raise SumRefused(
+            statistic,
+            "the study trains no such model of this endpoint, or its layers, components, depth or bins are others, or "
+            f"cells would hold fewer than {PATIENTS_A_CELL} patients; ask for what the sites approved",
+        )
+
+
+def _as_approved(study: Study, model: Any, statistic: str, parameters: Mapping[str, Any], patients: int) -> bool:
+    if isinstance(model, MlpModel):
+        return list(parameters["hidden"]) == list(model.hidden)
+    if statistic.startswith("linear_svm."):
+        kernel = parameters["kernel"]
+        if isinstance(model, RffSvmModel):
+            return kernel is not None and list(kernel[1:]) == [model.components, study.study.seed]
+        return kernel is None
+    if statistic == "gradient_boosting.histograms" and isinstance(model, GradientBoostingModel):
+        columns, bins = parameters["cuts"].shape[0], parameters["cuts"].shape[1] + 1
+        trees, nodes = np.shape(parameters["feature"])
+        finest = 2 ** (model.max_depth - 1) * bins
+        return (
+            columns <= MOST_COLUMNS
+            and trees <= model.trees
+            and nodes == 2 ** (model.max_depth + 1) - 1
+            and 0 <= parameters["level"] < model.max_depth
+            and bins <= model.max_bin
+            and (bins == 2 or finest * PATIENTS_A_CELL <= patients)
+        )
+    return True
+
+
+def inner_folds(study: Study) -> set[int]:
+    """How many inner folds the machines of a study are scaled with; empty where it has none."""
+    return {FOLDS for model in study.model.values() if model.kind in STATISTICS["linear_svm.sigmoid"]}
