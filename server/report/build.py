@@ -17,7 +17,7 @@ from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
 from cohortium.server.report.contrasts import comparisons_grid, improvements_grid, interactions_grid, updating_grid
 from cohortium.server.report.cutoff_note import cutoff_note
-from cohortium.server.report.estimands import left_out_note, model_notes, selection_note, study_notes
+from cohortium.server.report.estimands import imputation_note, left_out_note, model_notes, selection_note, study_notes
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
 from cohortium.server.report.leaving import (
@@ -213,6 +213,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "kept": kept_terms(model.get("selected") or ()),
         "notes": model_notes(kind, declared, study) + average_note(found, sites)
         + selection_note(found)
+        + imputation_note(found)
         + left_out_note(found)
         + cutoff_note(model.get("cutoff_test")),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
@@ -252,6 +253,14 @@ def _kaplan_meier(label: str, cohorts: Record, unit: str) -> list[Picture]:
         caption = f"Model {label}, {cohort_label(cohort).lower()}: survival by risk group, with 95% bands."
         caption += " Numbers at risk are those before the group's next event."
         pictures.append(kaplan_meier(groups, unit=unit, subtitle="; ".join(said), caption=caption))
+        competing = look_up(record, "survival.competing_risks.cumulative_incidence")
+        if isinstance(competing, Mapping) and not absent(competing):
+            gray = look_up(record, "survival.competing_risks.gray")
+            subtitle = "" if absent(gray) else f"Gray's test p {p_value(gray['p'])}"
+            caption = f"Model {label}, {cohort_label(cohort).lower()}: cumulative incidence of the event by risk group."
+            caption += " Where a competing event came first, the event does not happen (Aalen-Johansen)."
+            drawn = kaplan_meier(competing, unit=unit, subtitle=subtitle, caption=caption, what="incidence")
+            pictures.append(drawn)
     return [p for p in pictures if p]
 
 

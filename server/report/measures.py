@@ -127,6 +127,8 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.hazard_ratio": ("Hazard ratio, high against low risk", _hazard_ratio),
     "survival.log_rank": ("Log-rank χ²", _log_rank),
     "survival.log_rank_within_sites": ("Log-rank χ², stratified by site", _log_rank),
+    "survival.competing_risks.competing": ("Patients with a competing event (censored in the rows above)", count),
+    "survival.competing_risks.gray": ("Gray's test χ², beside competing events", _log_rank),
     "survival.uno_c": ("Uno's C (95% CI), to the last horizon", with_interval),
     "survival.calibration_slope": ("Calibration slope of the score (95% CI)", with_interval),
     "survival.integrated_brier": ("Integrated Brier score", with_interval),

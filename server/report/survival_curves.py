@@ -1,7 +1,7 @@
 """Survival curves: Kaplan-Meier estimates of risk groups with their numbers at risk."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,13 +13,22 @@ GROUPS = {"low": ("Low risk", LOW_RISK, "-"), "high": ("High risk", HIGH_RISK, "
 DAYS_A_MONTH, DAYS_A_YEAR = 30.4375, 365.25
 
 
-def kaplan_meier(curves: Mapping[str, Any], *, unit: str, subtitle: str, caption: str) -> Picture | None:
-    """Draw survival by risk group.
+What = Literal["survival", "incidence"]
+SHOWN: dict[What, tuple[float, str, str, str]] = {
+    "survival": (1.0, "Survival probability", "lower left", "Kaplan-Meier curves"),
+    "incidence": (0.0, "Cumulative incidence", "upper left", "Cumulative incidence of the event"),
+}
+
+
+def kaplan_meier(
+    curves: Mapping[str, Any], *, unit: str, subtitle: str, caption: str, what: What = "survival"
+) -> Picture | None:
+    """Draw survival, or the cumulative incidence beside competing events, by risk group.
 
     Parameters
     ----------
     curves : mapping
-        ``low`` and ``high``, each a list of ``[time, survival, lower, upper, at risk]``.
+        ``low`` and ``high``, each a list of ``[time, survival or incidence, lower, upper, at risk]``.
     unit : str
         Unit of the times; days are shown as months or years where these read better.
     subtitle : str
@@ -33,24 +42,31 @@ def kaplan_meier(curves: Mapping[str, Any], *, unit: str, subtitle: str, caption
     drawn = {name: np.array(curves[name], dtype=float) for name in GROUPS if _has_curve(curves, name)}
     if not drawn:
         return None
+    start, y_label, corner, told_as = SHOWN[what]
     longest = max(float(curve[-1, 0]) for curve in drawn.values())
     per_unit, shown_unit = _shown_unit(unit, longest)
     with panel(height_in=4.1) as (figure, axes):
         for name, curve in drawn.items():
             label, colour, dash = GROUPS[name]
             time = np.r_[0, curve[:, 0]] / per_unit
-            axes.step(time, np.r_[1, curve[:, 1]], where="post", color=colour, linestyle=dash, label=label)
+            axes.step(time, np.r_[start, curve[:, 1]], where="post", color=colour, linestyle=dash, label=label)
             axes.fill_between(
-                time, np.r_[1, curve[:, 2]], np.r_[1, curve[:, 3]], step="post", color=colour, alpha=0.13, linewidth=0
+                time,
+                np.r_[start, curve[:, 2]],
+                np.r_[start, curve[:, 3]],
+                step="post",
+                color=colour,
+                alpha=0.13,
+                linewidth=0,
             )
-        axes.set(ylim=(-0.01, 1.02), xlabel=f"Time ({shown_unit})", ylabel="Survival probability")
+        axes.set(ylim=(-0.01, 1.02), xlabel=f"Time ({shown_unit})", ylabel=y_label)
         axes.set_xlim(0, max(longest / per_unit * 1.02, 1.0))  # one event at the start still needs an axis
-        axes.legend(loc="lower left", title=subtitle or None, title_fontsize=9, alignment="left")
+        axes.legend(loc=corner, title=subtitle or None, title_fontsize=9, alignment="left")
         _numbers_at_risk(axes, drawn, per_unit)
         told = "; ".join(
             f"{GROUPS[name][0].lower()} {_told(curve, per_unit)} {shown_unit}" for name, curve in drawn.items()
         )
-        return picture(figure, alt=f"Kaplan-Meier curves: {told}. {subtitle}", caption=caption)
+        return picture(figure, alt=f"{told_as}: {told}. {subtitle}", caption=caption)
 
 
 def _has_curve(curves: Mapping[str, Any], name: str) -> bool:
