@@ -76,10 +76,15 @@ def _missing(study: Record) -> str:
     rules: dict[str, list[str]] = {}
     for variable in study.get("variable") or ():
         rules.setdefault(variable.get("missing", "refuse"), []).append(variable["name"].replace("_", " "))
-    names = {"refuse": "excluded if missing", "indicator": "missing indicator"}
+    names = {"refuse": "excluded if missing", "indicator": "missing indicator", "chained": _chained(study)}
     if not rules:
         return "no tabular variables"
     return "; ".join(f"{names.get(rule, rule)}: {', '.join(variables)}" for rule, variables in rules.items())
+
+
+def _chained(study: Record) -> str:
+    several = (study.get("imputation") or {}).get("imputations", 1)
+    return f"chained equations, {several} imputations" if several > 1 else "chained equations"
 
 
 def _split(study: Record) -> str:

@@ -6,13 +6,15 @@ Every attack is made on what a coordinator reads after unmasking: the total over
 import numpy as np
 import pytest
 
+from cohortium.client import disclosure
 from cohortium.client.guard import Guard
 from cohortium.client.subsets import check_subset
 from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
 from cohortium.common.heads import Head
 from cohortium.common.study import parse_study
-from cohortium.strategies import moments, views
+from cohortium.common.study_analysis import Screen
+from cohortium.strategies import moments, rank_tests, views
 from cohortium.strategies.correlation import cross_products
 from cohortium.strategies.describe import FIRST_LEVEL
 from cohortium.strategies.discrimination import histogram
@@ -162,6 +164,42 @@ def test_inner_folds_of_one_patient(victims, raw_design):
     (north,) = victims.rows(view, ("north",))
     assert rebuilt(sums.outcome_total[sums.outcome == 1], north.x[north.y == 1]) == sums.outcome.sum() > 10
     assert "names no LASSO with so many folds" in victims.refusal("north", start, view, folds=60)
+
+
+def test_values_and_outcomes_from_cells_of_a_feature(victims, raw_design):
+    """As many cells as there are values: each patient's value, beside the outcome. This study has no rank tests."""
+    view = {"kind": "matrix", "rows": TRAIN, "group": "outcome", **raw_design}
+    (north,) = victims.rows(view, ("north",))
+    values = np.unique(north.x[:, 1])
+    edges = np.append(values, np.inf)[None]
+    counts = rank_tests.split.local(north, columns=np.array([1]), edges=edges).counts[:, 0]
+    assert (counts.sum(axis=0) == 1).mean() > 0.8
+    asked = {"columns": np.array([1]), "edges": edges}
+    assert "names no selection by ranks" in victims.refusal("north", rank_tests.split, view, **asked)
+    grid = {"grid": np.append(-np.inf, edges)}
+    assert "names no selection by ranks" in victims.refusal("north", rank_tests.occupancy, view, **grid)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "parameters"),
+    [
+        (rank_tests.occupancy, {"grid": np.linspace(-4, 4, 400)}),
+        (rank_tests.histogram, {"edges": np.zeros((60, 180 // 5 + 4))}),
+        (rank_tests.split, {"columns": np.arange(46), "edges": np.zeros((46, 3))}),
+    ],
+)
+def test_ranks_no_finer_than_a_rank_test_needs(victims, statistic, parameters):
+    """With a screen by ranks: at most 256 cells, bins of five patients by outcome, 45 features cut at a time."""
+    model = victims.study.model["full"].model_copy(update={"selection": (Screen(method="screen", test="auc"),)})
+    study = victims.study.model_copy(update={"model": {"full": model}})
+    rows = Matrix(np.zeros((60, 60)), np.zeros(60, np.int64))
+    view = {"kind": "matrix", "rows": TRAIN}
+    with pytest.raises(SumRefused, match="at most"):
+        disclosure.check(study, statistic.name, view, parameters, rows)
+    coarser = {
+        key: value[..., :-3] if statistic is rank_tests.histogram else value[:45] for key, value in parameters.items()
+    }
+    disclosure.check(study, statistic.name, view, coarser, rows)
 
 
 # --- one site, one patient ------------------------------------------------------------------------------------

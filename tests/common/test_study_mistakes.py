@@ -126,7 +126,6 @@ MISTAKES = [
     ("uci_heart", "federation/quorum", ["vq"], "[federation] quorum = 'vq': no such site of the study; did you mean"),
     ("uci_heart", "privacy/released_numbers", 0, "[privacy] released_numbers = 0: should be greater than or equal to"),
     ("uci_heart", "validation/bootstrap", 10, "[validation] bootstrap = 10: too few for an interval; take 100 or more"),
-    ("uci_heart", "variable/0/missing", "chained", "this version has no chained equations; use another way"),
     ("uci_heart", "model/full/aggregation", "fedavg", "this version does not average local fits; use exact"),
     (
         "sarcoma",

@@ -71,7 +71,7 @@ def single(write_study, pooled, tmp_path_factory):
 @pytest.fixture(scope="module")
 def several(write_study, pooled, tmp_path_factory):
     place = tmp_path_factory.mktemp("several")
-    return run(study(write_study, place, "cycles = 3\nimputations = 4"), place / "out", pooled)
+    return *run(study(write_study, place, "cycles = 3\nimputations = 4"), place / "out", pooled), place / "out"
 
 
 def test_one_imputation_is_that_of_scikit_learn(single):
@@ -102,7 +102,7 @@ def test_every_sum_was_listed(single):
 
 def test_several_imputations_are_pooled(several):
     """Each data set filled from the pooled rows and fitted by statsmodels; Rubin's rules written out."""
-    results, rows = several
+    results, rows, out = several
     train = rows[rows.part == "train"]
     gaps = train[["age", "marker", "lactate", "noise0"]].to_numpy()
     key = [
@@ -132,6 +132,7 @@ def test_several_imputations_are_pooled(several):
     np.testing.assert_allclose(imputation["degrees_of_freedom"], degrees, rtol=1e-6)
     half = stats.t.ppf(0.975, degrees) * np.sqrt(total)
     np.testing.assert_allclose([row["ci"][1] - row["estimate"] for row in ours], half, rtol=1e-6)
+    assert "Gaps were filled 4 times by chained equations" in (out / "report.html").read_text()
     # the score is the mean linear predictor
     risk = 1 / (1 + np.exp(-np.mean(risks, axis=0)))
     np.testing.assert_allclose(train["score.full"], risk, atol=0.5e-4 + 1e-7)
