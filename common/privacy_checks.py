@@ -28,6 +28,7 @@ def noised_mistakes(study: "Study") -> Iterator[Mistake]:
         ("[split] folds", study.split.folds is not None),
         ("[validation] compare", bool(study.validation.compare)),
         ("[validation] bootstrap", bool(study.validation.bootstrap)),
+        ("[validation] explain", bool(study.validation.explain)),
         ("[validation] subgroups", bool(study.validation.subgroups)),
         ("[validation] survival", study.validation.survival is not None),
         ("[[validation.analysis]]", bool(study.validation.analysis)),

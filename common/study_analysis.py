@@ -42,6 +42,27 @@ class Mrmr(Keys):
     keep: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 
+class StepwiseAic(Keys):
+    """Add or remove the variable that lowers AIC most, until none does; from all of them, or forward from none."""
+
+    method: Literal["stepwise_aic"]
+    direction: Literal["both", "forward", "backward"] = "both"
+
+
+class StepwiseP(Keys):
+    """Add the most significant variable below `enter`, remove what rises above `remove` (likelihood-ratio tests)."""
+
+    method: Literal["stepwise_p"]
+    enter: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    remove: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.remove < self.enter:
+            raise ValueError(f"remove = {self.remove} below enter = {self.enter} runs in circles; raise it")
+        return self
+
+
 class LassoSelection(Keys):
     """Keep what a LASSO path leaves, its lambda chosen by inner cross-validation."""
 
@@ -59,15 +80,17 @@ def _as_table(value: Any) -> Any:
 
 
 Selection = Annotated[
-    Screen | Correlation | Mrmr | LassoSelection,
+    Screen | Correlation | Mrmr | LassoSelection | StepwiseAic | StepwiseP,
     Field(discriminator="method"),
     BeforeValidator(
         _as_table,
-        json_schema_input_type=Literal["screen", "correlation", "mrmr", "lasso"]
+        json_schema_input_type=Literal["screen", "correlation", "mrmr", "lasso", "stepwise_aic", "stepwise_p"]
         | Screen
         | Correlation
         | Mrmr
-        | LassoSelection,
+        | LassoSelection
+        | StepwiseAic
+        | StepwiseP,
     ),
 ]
 
@@ -107,12 +130,34 @@ class ModelTable(Keys):
         return tuple(name for name in self.predictors if "." not in name)
 
 
+# left out of the hash where unused: a study without them is the study it always was
+Tests = Annotated[Literal["wald", "likelihood_ratio"], Field(exclude_if=lambda value: value == "wald")]
+SiteEffects = Annotated[Literal["none", "fixed", "random"], Field(exclude_if=lambda value: value == "none")]
+HazardsTest = Annotated[Literal["none", "identity", "log"], Field(exclude_if=lambda value: value == "none")]
+
+
 class LogisticModel(ModelTable):
-    """[model.NAME] of kind logistic: maximum likelihood over all sites, or the average of local fits."""
+    """[model.NAME] of kind logistic: maximum likelihood over all sites, or local fits averaged or meta-analysed.
+
+    `tests`: ``"likelihood_ratio"`` also refits without each variable. `site_effects`: an intercept for each site, as
+    parameters (``"fixed"``) or drawn from a normal distribution (``"random"``).
+    """
 
     kind: Literal["logistic"]
-    penalty: Literal["none"] = "none"
-    aggregation: Literal["exact", "fedavg"] = "exact"
+    penalty: Literal["none", "firth"] = "none"
+    aggregation: Literal["exact", "fedavg", "meta"] = "exact"
+    tests: Tests = "wald"
+    site_effects: SiteEffects = "none"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = {"penalty": "none", "aggregation": "exact", "site_effects": "none"}
+        chosen = [f'{key} = "{getattr(self, key)}"' for key, usual in ways.items() if getattr(self, key) != usual]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are different fits; choose one, or make two models")
+        if self.tests != "wald" and chosen and self.penalty == "none":
+            raise ValueError(f'tests = "{self.tests}" is not offered with {chosen[0]}; use "wald"')
+        return self
 
 
 class LassoModel(ModelTable):
@@ -137,7 +182,11 @@ class CoxModel(ModelTable):
     kind: Literal["cox"]
     ties: Literal["efron", "breslow"] = "efron"
     strata: Literal["site", "none"] = "site"
-    penalty: Literal["none"] = "none"
+    penalty: Literal["none", "firth"] = "none"
+    tests: Tests = "wald"
+    proportional_hazards: HazardsTest = Field(
+        default="none", description="scaled Schoenfeld residuals against time or its logarithm"
+    )
 
 
 class NetworkModel(ModelTable):
@@ -182,6 +231,9 @@ class Validation(Keys):
     survival: str | None = None
     decision_thresholds: tuple[Threshold, ...] = tuple(i / 100 for i in range(1, 100))
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0
+    explain: tuple[Literal["shap", "permutation", "nomogram"], ...] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
     analysis: tuple[Analysis, ...] = ()
 
     @field_validator("decision_thresholds")

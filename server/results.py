@@ -56,6 +56,7 @@ def results(
             "notes": model.final.notes,
             **({"cutoff_test": validated.cutoff_tests[name]} if name in validated.cutoff_tests else {}),
             "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},
+            **({"explanation": validated.explanations[name]} if name in validated.explanations else {}),
         }
         for name, model in fitted.items()
     }

@@ -15,6 +15,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
+from cohortium.server.stages.explain import explain
 from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies import cutoff, max_log_rank, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
@@ -31,6 +32,7 @@ class Validated:
     cutoff_tests: dict[str, dict[str, Any]] = field(default_factory=dict)  # model -> test that chose its cut-off
     held_by: dict[str, tuple[str, ...]] = field(default_factory=dict)  # cohort -> sites
     table_one: list[dict[str, Any]] = field(default_factory=list)  # of the parts that single sites hold
+    explanations: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each model, where asked for
 
 
 def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str, FittedModel]) -> Validated:
@@ -68,6 +70,7 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
                     known_as = name if len(holders) == 1 else _at_site(name, spec.part, site)
                     _add(result, known_as, (site,), *answered["figures"]["cohorts"][name])
                     step.advance()
+    result.explanations = explain(federation, fitted)
     return result
 
 

@@ -37,6 +37,8 @@ predictors = ["model.full", "age"]
 compare = [["full", "sparse"]]
 subgroups = ["stage"]
 survival = "os"
+bootstrap = 100
+explain = ["shap", "permutation", "nomogram"]
 """
 SURVIVAL = """
 internal_fraction = 0.3

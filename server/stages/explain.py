@@ -1,0 +1,158 @@
+"""Explain: what the variables of each linear model do: mean |SHAP|, permutation importance, nomogram.
+
+Asked for by ``[validation] explain``; on the training part, of the final fit. Models whose score is not linear in their
+columns say that they have none.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cohortium.common.errors import SumRefused, Undefined
+from cohortium.server.federation import StudyFederation
+from cohortium.server.stages.columns import Column
+from cohortium.server.stages.fitted import FittedModel
+from cohortium.strategies import explanation, nomogram, quantiles, score_bins
+from cohortium.strategies.rows import Array
+from cohortium.strategies.validation_settings import undefined
+
+MOST_AXES = 40
+"""Variables that a nomogram can be drawn for."""
+NOT_LINEAR = "the score is not a linear function of the model's columns"
+
+
+def explain(federation: StudyFederation, fitted: Mapping[str, FittedModel]) -> dict[str, dict[str, Any]]:
+    """What ``explanation`` of each model holds in results.json; empty where the study asks for nothing."""
+    asked = federation.study.validation.explain
+    if not asked:
+        return {}
+    with federation.progress.stage("explain", total=len(fitted)) as step:
+
+        def run(name: str) -> dict[str, Any]:
+            found = _Explained(federation, name, fitted[name]).figures(asked)
+            step.advance()
+            return found
+
+        found = federation.together([lambda name=name: run(name) for name in fitted])
+    return dict(zip(fitted, found, strict=True))
+
+
+class _Explained:
+    """One model on the training patients."""
+
+    def __init__(self, federation: StudyFederation, name: str, model: FittedModel) -> None:
+        self.federation = federation
+        self.study = federation.study
+        self.name, self.digest, self.fit = name, model.digest, model.final
+        columns = self.fit.columns.columns
+        self.variables = list(dict.fromkeys(column.variable for column in columns))
+        self.group = np.array([self.variables.index(column.variable) for column in columns], dtype=np.int64)
+        self.rows = {"part": "train", "endpoint": self.study.model[name].endpoint}
+
+    def figures(self, asked: tuple[str, ...]) -> dict[str, Any]:
+        published = self.fit.published
+        linear = "coefficients" in published and len(published["coefficients"]) == len(self.group) + 1
+        if not linear or not len(self.group):
+            return dict.fromkeys(asked, undefined(NOT_LINEAR if not linear else "the model has no columns"))
+        beta = np.asarray(published["coefficients"], float)
+        try:
+            shap, sums = explanation.mean_absolute_shap(self._design(), beta[1:], self.group)
+        except SumRefused as refusal:
+            return {key: {"withheld": str(refusal)} for key in asked}
+        patients = int(sums.patients)
+        ends = nomogram.percentiles(patients, self.study.privacy.minimum_count)
+        wanted = [*ends, *((k + 0.5) / explanation.VALUES for k in range(explanation.VALUES))]
+        found: dict[str, Any] = {}
+        if "shap" in asked:
+            found["shap"] = [
+                {"variable": v, "mean_absolute": float(s)} for v, s in zip(self.variables, shap, strict=True)
+            ]
+        if {"nomogram", "permutation"} & set(asked):
+            try:
+                marginal = self._marginal(wanted)
+                if "permutation" in asked:
+                    found["permutation"] = self._permutation(beta, sums.total / max(patients, 1), marginal[:, 2:])
+                if "nomogram" in asked:
+                    found["nomogram"] = self._nomogram(beta, marginal[:, :2], ends)
+            except SumRefused as refusal:
+                found |= {key: {"withheld": str(refusal)} for key in asked if key not in found}
+        return found
+
+    def _design(self, **raw: Array) -> Any:
+        """The model's columns, standardised; with another `centre` and `scale` on another scale."""
+        recipe = {key: self.fit.published[key] for key in ("blocks", "centre", "scale", "fill")}
+        return self.federation.rows(
+            {"kind": "matrix", "rows": self.rows, "group": self.rows["endpoint"], **recipe, **raw}
+        )
+
+    def _marginal(self, shares: list[float]) -> Array:
+        """Quantiles of the filled columns that are measured, raw, (p, shares); zeros for those of 0 and 1."""
+        columns = len(self.group)
+        values = np.zeros((columns, len(shares)))
+        measured = np.array([not self._is_level(column) for column in self.fit.columns.columns])
+        if measured.any():
+            raw = self._design(centre=np.zeros(columns), scale=np.ones(columns))
+            values[measured] = quantiles.fit(raw, shares)[measured]
+        return values
+
+    def _is_level(self, column: Column) -> bool:
+        """Whether a column is 0 or 1: a level, a binary variable, or which values are missing."""
+        variable = self.study.variables.get(column.variable)
+        return variable is not None and (variable.kind != "continuous" or column.name.endswith(":missing"))
+
+    def _permutation(self, beta: Array, mean: Array, marginal: Array) -> Any:
+        if self.study.endpoint_of(self.name).kind != "binary":
+            return undefined("permutation importance is the fall of an AUC, of binary models")
+        scored = {"kind": "scored", "rows": self.rows, "endpoint": self.rows["endpoint"], "of": "final"}
+        view = self.federation.rows({**scored, "models": [self.digest]})
+        resolution = self.study.privacy.score_resolution
+        edges = score_bins.edges(view, 1, scale="probability", resolution=resolution)[0]
+        replacements = [self._replacement(v, mean, marginal) for v in range(len(self.variables))]
+        try:
+            auc, falls = explanation.permutation_importance(self._design(), beta, edges, replacements)
+        except Undefined as why:
+            return undefined(why)
+        fallen = zip(self.variables, falls.tolist(), strict=True)
+        return {"auc": auc, "variables": [{"variable": v, "fall": fall} for v, fall in fallen]}
+
+    def _replacement(self, variable: int, mean: Array, marginal: Array) -> dict[str, Array]:
+        """Values and weights of a variable's marginal, on the standardised scale."""
+        at = np.flatnonzero(self.group == variable)
+        columns = [self.fit.columns.columns[i] for i in at]
+        if not all(self._is_level(column) for column in columns):
+            # of a measured variable with a column of missing values, that column is left as it is
+            measured = [i for i, column in zip(at, columns, strict=True) if not self._is_level(column)]
+            weights = np.full(marginal.shape[1], 1 / marginal.shape[1])
+            centre, scale = self.fit.columns.centre[measured], self.fit.columns.scale[measured]
+            return {
+                "columns": np.array(measured),
+                "values": (marginal[measured].T - centre) / scale,
+                "weights": weights,
+            }
+        centre, scale = self.fit.columns.centre[at], self.fit.columns.scale[at]
+        share = np.clip(mean[at] * scale + centre, 0, 1)
+        levels = (np.vstack([np.zeros(len(at)), np.eye(len(at))]) - centre) / scale
+        return {"columns": at, "values": levels, "weights": np.array([max(0.0, 1 - share.sum()), *share])}
+
+    def _nomogram(self, beta: Array, ends: Array, shares: tuple[float, float]) -> Any:
+        if len(self.variables) > MOST_AXES:
+            return undefined(f"{len(self.variables)} variables are too many for a nomogram; at most {MOST_AXES}")
+        columns = self.fit.columns
+        slope = beta[1:] / columns.scale
+        axes: dict[str, list[tuple[Any, float]]] = {}
+        for i, column in enumerate(columns.columns):
+            if not self._is_level(column):
+                axes[column.name] = [(float(value), float(value * slope[i])) for value in ends[i]]
+            elif "=" in column.name:
+                axes.setdefault(column.variable, [(self._reference(column.variable), 0.0)])
+                axes[column.variable].append((column.name.partition("=")[2], float(slope[i])))
+            else:
+                axes[column.name] = [(0, 0.0), (1, float(slope[i]))]
+        binary = self.study.endpoint_of(self.name).kind == "binary"
+        intercept = float(beta[0] - columns.centre @ slope)
+        found = nomogram.nomogram(intercept, axes, risks=nomogram.RISKS if binary else ())
+        return found | {"percentiles": list(shares)}
+
+    def _reference(self, variable: str) -> str:
+        return next(iter(self.study.variables[variable].level_index))
