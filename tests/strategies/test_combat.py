@@ -6,7 +6,9 @@ from sklearn.datasets import load_breast_cancer
 
 from cohortium.common.errors import NotIdentifiable, SiteError
 from cohortium.common.federation import PooledSites
-from cohortium.strategies import combat
+from cohortium.common.study import load_study
+from cohortium.common.table import Table
+from cohortium.strategies import combat, views
 from cohortium.strategies.rows import Matrix
 from tests.strategies.additivity import FixedPointSites, check
 
@@ -47,18 +49,22 @@ def pooled_combat(x, site, protect) -> np.ndarray:
     out = np.empty_like(x)
     for s in np.unique(site):
         mine = site == s
-        z = (x[mine] - stand_mean[mine]) / sd
-        n, g_hat, d_hat = len(z), z.mean(0), z.var(0, ddof=1)
-        g_bar, t2, m, s2 = g_hat.mean(), g_hat.var(ddof=1), d_hat.mean(), d_hat.var(ddof=1)
-        a, b = (2 * s2 + m**2) / s2, (m * s2 + m**3) / s2
-        g, d, change = g_hat, d_hat, 1.0
-        while change > 1e-4:
-            g_new = (t2 * n * g_hat + d * g_bar) / (t2 * n + d)
-            d_new = (0.5 * ((z - g_new) ** 2).sum(0) + b) / (n / 2 + a - 1)
-            change = max((np.abs(g_new - g) / g).max(), (np.abs(d_new - d) / d).max())
-            g, d = g_new, d_new
-        out[mine] = (z - g) / np.sqrt(d) * sd + stand_mean[mine]
+        out[mine] = without_site((x[mine] - stand_mean[mine]) / sd) * sd + stand_mean[mine]
     return out
+
+
+def without_site(z) -> np.ndarray:
+    """One site's standardised rows, freed of its shrunk location and scale."""
+    n, g_hat, d_hat = len(z), z.mean(0), z.var(0, ddof=1)
+    g_bar, t2, m, s2 = g_hat.mean(), g_hat.var(ddof=1), d_hat.mean(), d_hat.var(ddof=1)
+    a, b = (2 * s2 + m**2) / s2, (m * s2 + m**3) / s2
+    g, d, change = g_hat, d_hat, 1.0
+    while change > 1e-4:
+        g_new = (t2 * n * g_hat + d * g_bar) / (t2 * n + d)
+        d_new = (0.5 * ((z - g_new) ** 2).sum(0) + b) / (n / 2 + a - 1)
+        change = max((np.abs(g_new - g) / g).max(), (np.abs(d_new - d) / d).max())
+        g, d = g_new, d_new
+    return (z - g) / np.sqrt(d)
 
 
 @pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
@@ -118,6 +124,46 @@ def test_a_site_that_was_not_in_training(data):
     assert np.abs(residual.mean(0)).max() < 0.1  # from about 1
     with pytest.raises(SiteError, match="no training patient"):
         combat.harmonise(x[~trained], protect[~trained], np.zeros(80, dtype=bool), fitted)
+
+
+def test_a_new_site_equals_the_formulas_against_the_frozen_pool(data):
+    """Grand mean, covariate effects and variance of the training sites by least squares; its own location and scale."""
+    x, protect = data
+    trained, new = SITE < 2, SITE == 2
+    dummies = (SITE[trained, None] == [0, 1]).astype(float)
+    design = np.column_stack([dummies, protect[trained]])
+    coefficients = np.linalg.lstsq(design, x[trained], rcond=None)[0]
+    sd = np.sqrt(((x[trained] - design @ coefficients) ** 2).mean(0))
+    expected = dummies.mean(0) @ coefficients[:2] + protect[new] @ coefficients[2:]
+    fitted = combat.fit(FixedPointSites(sites(x[trained], protect[trained], SITE[trained])), 12, 2)
+    ours = combat.harmonise(x[new], protect[new], np.ones(80, dtype=bool), fitted)
+    np.testing.assert_allclose(ours, without_site((x[new] - expected) / sd) * sd + expected, rtol=1e-9)
+
+
+def test_which_patients_of_a_site_tell_its_effect(data, write_study, tmp_path):
+    """At a training site its training patients outside the folds left out; at a site without any, all of its own."""
+    x, protect = data
+    study = load_study(
+        write_study(tmp_path / "study", "folds = 5\n[model.m]\nkind = 'logistic'\npredictors = ['age']\n")
+    )
+    fitted = combat.fit(PooledSites(sites(x, protect[:, 1:])), 12, 1)
+    published = {"protect": ["age"], "combat": fitted._asdict()}
+    mine = SITE == 1
+    n = int(mine.sum())
+    columns = {f"features.f/ct/tumour/{j:02d}": x[mine, j] for j in range(12)}
+    columns |= {"age": protect[mine, 1], "endpoint.outcome": protect[mine, 0]}
+    ids = np.array([f"p{i}" for i in range(n)])
+    for parts, without in ((["train"] * n, (2,)), (["train"] * 60 + ["internal"] * 40, ()), (["external"] * n, ())):
+        table = Table("east", ids, np.array(parts), columns)
+        context = views.Context(table=table, study=study, site="east", objects={"d": published})
+        block = {"features": "f", "at": None, "harmonise": "d"}
+        ours = views.block_values(context, block, without, "final")
+        telling = table.part == "train" if "train" in parts else np.ones(n, dtype=bool)
+        if without:
+            telling &= ~np.isin(views.folds_of(context), without)
+            assert 0 < telling.sum() < n
+        theirs = combat.harmonise(x[mine], protect[mine, 1:], telling, fitted)
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_only_training_patients_tell_the_site_effect(data):
