@@ -17,11 +17,14 @@ import numpy as np
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import DEFAULT_BOUND, Federation
+from cohortium.strategies import likelihood
 from cohortium.strategies.risk_sets import LikelihoodTerms, Thinning, Ties, risk_sets, stratum
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.survival import at_risk, timeline
 from cohortium.strategies.triangle import symmetric
 from cohortium.strategies.wald import Estimates
+
+Strata = Literal["none", "site"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,20 +40,46 @@ class Baseline:
         return np.exp(-steps[np.searchsorted(self.time, times, side="right")])
 
 
+class Means(NamedTuple):
+    """Mean of the covariates over the risk set that each death is drawn from."""
+
+    cell: Counts  # (deaths,), of the time grid
+    x: Array  # (deaths, p)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cox(Estimates):
     """A fitted model; arrays are (p,) in the order of the design's columns, per unit of its columns."""
 
     log_likelihood: float
+    null_log_likelihood: float
+    score: likelihood.ChiSquared
+    """Score test of all coefficients being zero."""
     events: int
     baseline: Baseline | None  # None where stratified: each site has its own
+    means: Means | None = None
+    """Where not stratified: what each death's covariates were expected to be."""
+
+    @property
+    def likelihood_ratio(self) -> likelihood.ChiSquared:
+        """Test of all coefficients being zero."""
+        return likelihood.ratio_test(self.log_likelihood, self.null_log_likelihood, len(self.coefficients))
+
+    @property
+    def aic(self) -> float:
+        return likelihood.aic(self.log_likelihood, len(self.coefficients))
+
+    @property
+    def bic(self) -> float:
+        """With events for observations."""
+        return likelihood.bic(self.log_likelihood, len(self.coefficients), self.events)
 
     @property
     def hazard_ratios(self) -> Array:
         return np.exp(self.coefficients)
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """The partial likelihood at some coefficients."""
 
     coefficients: Array
@@ -67,7 +96,7 @@ def fit(
     predictors: int,
     *,
     ties: Ties = "efron",
-    strata: Literal["none", "site"] = "none",
+    strata: Strata = "none",
     time_step: float | None = 1.0,
     tolerance: float = 1e-10,
     max_rounds: int = 30,
@@ -95,28 +124,29 @@ def fit(
     """
     if strata == "site":
 
-        def evaluate(coefficients: Array, near: _At | None) -> _At:  # noqa: ARG001
+        def evaluate(coefficients: Array, near: At | None) -> At:  # noqa: ARG001
             part = federation.sum(stratum, coefficients=coefficients, ties=ties, time_step=time_step)
             information = symmetric(part.information)
-            return _At(coefficients, float(part.log_likelihood), part.gradient, information, int(part.events))
+            return At(coefficients, float(part.log_likelihood), part.gradient, information, int(part.events))
 
-        return _cox(_maximise(evaluate, predictors, tolerance, max_rounds), baseline=None)
+        start = evaluate(np.zeros(predictors), None)
+        return cox_of(start, _maximise(start, evaluate, tolerance, max_rounds))
 
     if time_step is None:
         raise ValueError('time_step = None needs strata = "site"; without strata the sites need a common time grid')
-    pooled = _Pooled.over(federation, ties, time_step)
-    at = _maximise(pooled.evaluate, predictors, tolerance, max_rounds)
-    return _cox(at, baseline=pooled.baseline(at.risk))
+    pooled = Pooled.over(federation, ties, time_step)
+    start = pooled.evaluate(np.zeros(predictors), None)
+    return cox_of(start, _maximise(start, pooled.evaluate, tolerance, max_rounds), pooled)
 
 
 def baseline(federation: Federation, coefficients: Array, *, time_step: float) -> Baseline:
     """Breslow's baseline over all sites at given coefficients, e.g. of a stratified fit; 3 sums."""
-    pooled = _Pooled.over(federation, "breslow", time_step)
+    pooled = Pooled.over(federation, "breslow", time_step)
     return pooled.baseline(pooled.evaluate(coefficients, None).risk)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pooled:
+class Pooled:
     """The partial likelihood without strata, on the grid of event times."""
 
     federation: Federation
@@ -127,14 +157,14 @@ class _Pooled:
     at_risk: Counts
 
     @classmethod
-    def over(cls, federation: Federation, ties: Ties, time_step: float) -> "_Pooled":
+    def over(cls, federation: Federation, ties: Ties, time_step: float) -> "Pooled":
         total = timeline(federation, time_step)
         points = np.flatnonzero(total.events)
         if not len(points):
             raise NotIdentifiable("no patient had the event; take a longer follow-up or another endpoint")
         return cls(federation, ties, time_step, points, total.events[points], at_risk(total.exits)[points])
 
-    def evaluate(self, coefficients: Array, near: _At | None) -> _At:
+    def evaluate(self, coefficients: Array, near: At | None) -> At:
         thinning = Thinning.of(self.deaths, self.ties)
         tied = np.flatnonzero(self.deaths > 1) if self.ties == "efron" else np.zeros(0, np.int64)
         hazard, relief = thinning.hazards(self._expected(thinning, coefficients, near), len(self.points))
@@ -149,7 +179,7 @@ class _Pooled:
             time_step=self.time_step,
         )
         terms = LikelihoodTerms.of(sums, thinning, tied)
-        return _At(
+        return At(
             coefficients=coefficients,
             log_likelihood=terms.log_likelihood(coefficients),
             gradient=terms.gradient,
@@ -159,7 +189,7 @@ class _Pooled:
             risk=sums.risk,
         )
 
-    def _expected(self, thinning: Thinning, coefficients: Array, near: _At | None) -> Array:
+    def _expected(self, thinning: Thinning, coefficients: Array, near: At | None) -> Array:
         """Denominators at `coefficients`, from head counts at zero or to first order (of their logarithm) from nearby.
 
         That logarithm is convex in the coefficients, so the true ones are no smaller: the information is never
@@ -177,13 +207,19 @@ class _Pooled:
         )
 
 
-def _maximise(evaluate: Callable[[Array, _At | None], _At], predictors: int, tolerance: float, max_rounds: int) -> _At:
-    at = evaluate(np.zeros(predictors), None)
+def refuse_no_events(at: At) -> None:
+    """Refuse terms without an event."""
     if at.events == 0:
         raise NotIdentifiable("no patient had the event; take a longer follow-up or another endpoint")
+
+
+def _maximise(at: At, evaluate: Callable[[Array, At | None], At], tolerance: float, max_rounds: int) -> At:
+    refuse_no_events(at)
+    if not len(at.coefficients):
+        return at
     moved = 0.0
     for _ in range(max_rounds):
-        step = _newton_step(at)
+        step = newton_step(at)
         # Under separation the gradient vanishes too, but the steps do not. The information is exact to moved**2.
         flat = np.abs(at.gradient).max(initial=0.0) <= tolerance * at.events
         if flat and moved <= 1e-5 and np.abs(step).max(initial=0.0) <= 1e-6:
@@ -196,10 +232,14 @@ def _maximise(evaluate: Callable[[Array, _At | None], _At], predictors: int, tol
             break
     column = int(np.argmax(np.abs(at.coefficients)))
     grown = f"its coefficient grew to {at.coefficients[column]:.0f} without settling"
-    raise NotIdentifiable(f"column {column} separates those with the event ({grown}); drop it")
+    raise NotIdentifiable(
+        f'column {column} separates those with the event ({grown}); use penalty = "firth", which stays finite, '
+        "or drop it"
+    )
 
 
-def _newton_step(at: _At) -> Array:
+def newton_step(at: At) -> Array:
+    """Step of Newton's method, where the information tells all columns apart."""
     scale = np.sqrt(np.diag(at.information))
     if not (scale > 0).all() or np.linalg.cond(at.information / np.outer(scale, scale)) > 1e10:
         _, vectors = np.linalg.eigh(at.information)
@@ -208,11 +248,20 @@ def _newton_step(at: _At) -> Array:
     return np.asarray(np.linalg.solve(at.information, at.gradient), dtype=np.float64)
 
 
-def _cox(at: _At, *, baseline: Baseline | None) -> Cox:
+def cox_of(start: At, at: At, pooled: Pooled | None = None) -> Cox:
+    """What a fit has found, from the likelihood's terms at zero and at the solution."""
+    means = None
+    if pooled is not None and at.terms is not None:
+        means = Means(np.repeat(pooled.points, pooled.deaths), at.terms.mean_x)
     return Cox(
         coefficients=at.coefficients,
         covariance=np.asarray(np.linalg.inv(at.information), dtype=np.float64),
         log_likelihood=at.log_likelihood,
+        null_log_likelihood=start.log_likelihood,
+        score=likelihood.chi_squared(
+            start.gradient @ np.linalg.solve(start.information, start.gradient), len(start.gradient)
+        ),
         events=at.events,
-        baseline=baseline,
+        baseline=None if pooled is None else pooled.baseline(at.risk),
+        means=means,
     )

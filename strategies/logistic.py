@@ -9,14 +9,14 @@ Coefficient 0 is the intercept; the local half adds its column of ones.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import Federation, statistic
-from cohortium.strategies import triangle
+from cohortium.strategies import likelihood, triangle
 from cohortium.strategies.rows import Array, Counts, Labelled
 from cohortium.strategies.wald import Estimates
 
@@ -73,10 +73,30 @@ class Logistic(Estimates):
     log_likelihood: float
     patients: int
     events: int
+    gram: Array
+    """Cross products (p + 1, p + 1) of the design: the information at coefficients of zero, where all weigh 1/4."""
+
+    @property
+    def null_log_likelihood(self) -> float:
+        """Of the intercept alone, which the numbers of patients and events give."""
+        return float(special.xlogy([self.events, self.patients - self.events], self._shares).sum())
+
+    @property
+    def _shares(self) -> Array:
+        return np.array([self.events, self.patients - self.events]) / self.patients
+
+    @property
+    def likelihood_ratio(self) -> likelihood.ChiSquared:
+        """Test of the model against the intercept alone."""
+        return likelihood.ratio_test(self.log_likelihood, self.null_log_likelihood, len(self.coefficients) - 1)
 
     @property
     def aic(self) -> float:
-        return 2 * len(self.coefficients) - 2 * self.log_likelihood
+        return likelihood.aic(self.log_likelihood, len(self.coefficients))
+
+    @property
+    def bic(self) -> float:
+        return likelihood.bic(self.log_likelihood, len(self.coefficients), self.patients)
 
 
 def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -> Logistic:
@@ -100,8 +120,9 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
     named = ["the intercept", *(names or [f"predictor {column}" for column in range(predictors)])]
     coefficients = np.zeros(predictors + 1)
     at = federation.sum(terms, coefficients=coefficients)
-    _refuse_one_class(at)
-    _refuse_collinear(triangle.symmetric(at.information), named)
+    refuse_one_class(at)
+    gram = 4 * triangle.symmetric(at.information)  # all risks are 1/2
+    refuse_collinear(gram, named)
     last = np.inf
     for _ in range(MAX_ROUNDS):
         step, decrement = _newton_step(at, coefficients, named)
@@ -113,12 +134,13 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
                 log_likelihood=float(at.log_likelihood) + decrement**2 / 2,
                 patients=int(at.patients),
                 events=int(at.events),
+                gram=gram,
             )
         worse = at.log_likelihood - 1e-9 * (1 + abs(at.log_likelihood))  # rounding of a sum is not a worse fit
         while (trial := federation.sum(terms, coefficients=coefficients + step)).log_likelihood < worse:
             step = step / 2
         coefficients, at, last = coefficients + step, trial, decrement
-    raise _separated(coefficients, named)
+    raise separated(coefficients, named)
 
 
 def _newton_step(at: Terms, coefficients: Array, named: Sequence[str]) -> tuple[Array, float]:
@@ -126,11 +148,12 @@ def _newton_step(at: Terms, coefficients: Array, named: Sequence[str]) -> tuple[
     try:
         step = np.asarray(np.linalg.solve(triangle.symmetric(at.information), at.gradient), dtype=np.float64)
     except np.linalg.LinAlgError as vanished:
-        raise _separated(coefficients, named) from vanished
+        raise separated(coefficients, named) from vanished
     return step, float(np.sqrt(max(step @ at.gradient, 0.0)))
 
 
-def _refuse_one_class(at: Terms) -> None:
+def refuse_one_class(at: Any) -> None:
+    """Refuse sums, which count patients and events, that cannot tell the classes apart."""
     if at.patients == 0:
         raise NotIdentifiable("logistic regression: no site has a patient of this cohort; widen the selection")
     if at.events in (0, at.patients):
@@ -138,7 +161,7 @@ def _refuse_one_class(at: Terms) -> None:
         raise NotIdentifiable(f"logistic regression: {which} the outcome; a fit needs both classes")
 
 
-def _refuse_collinear(information: Array, named: Sequence[str]) -> None:
+def refuse_collinear(information: Array, named: Sequence[str]) -> None:
     """Look at the design itself: at coefficients of zero all patients weigh the same."""
     scale = np.sqrt(np.diag(information))
     if (constant := scale <= SINGULAR * scale[0]).any():
@@ -150,9 +173,10 @@ def _refuse_collinear(information: Array, named: Sequence[str]) -> None:
         raise NotIdentifiable(f"{listed} determine each other (collinear); drop one of them or penalise the model")
 
 
-def _separated(coefficients: Array, named: Sequence[str]) -> NotIdentifiable:
+def separated(coefficients: Array, named: Sequence[str]) -> NotIdentifiable:
+    """What to raise where coefficients grew without settling."""
     worst = int(np.argmax(np.abs(coefficients)))
     return NotIdentifiable(
         f"{named[worst]} separates the outcome (its coefficient grew to {coefficients[worst]:.0f} without settling); "
-        'drop it, or use kind = "lasso", which stays finite'
+        'use penalty = "firth" or kind = "lasso", which stay finite, or drop it'
     )

@@ -63,13 +63,10 @@ class Stratum(NamedTuple):
 @statistic("cox.stratum", adds_over="sites")
 def stratum(rows: Survival, *, coefficients: Array, ties: Ties, time_step: float | None) -> Stratum:
     """Partial likelihood of the site's own risk sets."""
+    points, deaths, terms = stratum_terms(rows, coefficients, ties, time_step)
     time = rows.time if time_step is None else time_cell(rows.time, time_step)
-    points, deaths = np.unique(time[rows.event == 1], return_counts=True)
     at, every = np.searchsorted(points, time, side="right"), np.arange(len(points))
-    nothing = np.zeros(len(points))
-    sums = _sums(rows, coefficients, at, len(points), every, nothing, nothing)
     thinning = Thinning.of(deaths, ties)
-    terms = LikelihoodTerms.of(sums, thinning, every)
     hazard, relief = thinning.hazards(terms.denominators, len(points))
     curvature = _sums(rows, coefficients, at, len(points), every, hazard, relief).curvature
     return Stratum(
@@ -78,6 +75,18 @@ def stratum(rows: Survival, *, coefficients: Array, ties: Ties, time_step: float
         information=upper(terms.information(curvature)),
         events=np.asarray(deaths.sum(), np.int64),
     )
+
+
+def stratum_terms(
+    rows: Survival, coefficients: Array, ties: Ties, time_step: float | None = None
+) -> tuple[Array, Counts, "LikelihoodTerms"]:
+    """Event times of the site (K,), deaths at each, and the terms of its own risk sets."""
+    time = rows.time if time_step is None else time_cell(rows.time, time_step)
+    points, deaths = np.unique(time[rows.event == 1], return_counts=True)
+    at, every = np.searchsorted(points, time, side="right"), np.arange(len(points))
+    nothing = np.zeros(len(points))
+    sums = _sums(rows, coefficients, at, len(points), every, nothing, nothing)
+    return points, deaths, LikelihoodTerms.of(sums, Thinning.of(deaths, ties), every)
 
 
 def _sums(

@@ -1,0 +1,133 @@
+"""Meta-analysis: the sites' own logistic fits pooled by inverse variance, and how far they differ; no site's leaves it.
+
+First who can fit is counted; then two sums: of weights at no variance between sites (Cochran's Q, tau2 by DerSimonian
+and Laird), and of weights at that tau2. Each coefficient is pooled by itself.
+
+DerSimonian & Laird, Controlled Clinical Trials 7:177, 1986; Higgins, Thompson & Spiegelhalter, JRSS A 172:137, 2009.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from cohortium.common.errors import NotIdentifiable
+from cohortium.common.federation import Federation, PooledSites, statistic
+from cohortium.strategies import logistic
+from cohortium.strategies.local_fits import FEWEST, LARGEST
+from cohortium.strategies.rows import Array, Counts, Labelled
+
+
+class Able(NamedTuple):
+    """Who can fit."""
+
+    sites: Counts  # ()
+    patients: Counts  # ()
+
+
+class Sums(NamedTuple):
+    """Weighted sums over sites of their estimates b, of variance v, with w = 1 / (v + tau2); each (p + 1,)."""
+
+    weight: Array  # w
+    first: Array  # w (b - centre)
+    second: Array  # w (b - centre)^2
+    square: Array  # w^2
+
+
+# --- at each site ---------------------------------------------------------------------------------------------
+
+
+@statistic("meta_analysis.able", adds_over="sites")
+def able(rows: Labelled) -> Able:
+    """Whether the site's own fit exists, and on how many patients."""
+    fitted = _local(rows) is not None
+    return Able(np.asarray(int(fitted)), np.asarray(len(rows.y) if fitted else 0))
+
+
+@statistic("meta_analysis.sums", adds_over="sites")
+def sums(rows: Labelled, *, tau2: Array, centre: Array) -> Sums:
+    """The site's part at a variance `tau2` (p + 1,) between sites, estimates counted from `centre` (p + 1,)."""
+    fitted = _local(rows)
+    if fitted is None:
+        return Sums(*(np.zeros(rows.x.shape[1] + 1) for _ in Sums._fields))
+    weight = 1 / (np.diag(fitted.covariance) + tau2)
+    apart = fitted.coefficients - centre
+    return Sums(weight=weight, first=weight * apart, second=weight * apart**2, square=weight**2)
+
+
+def _local(rows: Labelled) -> logistic.Logistic | None:
+    """The site's fit, or None where there is none to rely on."""
+    events = int(np.count_nonzero(rows.y))
+    if min(events, len(rows.y) - events) < FEWEST:
+        return None
+    try:
+        fitted = logistic.fit(PooledSites([rows]), rows.x.shape[1])
+    except NotIdentifiable:
+        return None
+    return None if np.abs(fitted.coefficients).max() > LARGEST else fitted
+
+
+# --- at the server --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meta:
+    """Random-effects means of the sites' coefficients; arrays are (p + 1,), the intercept first."""
+
+    coefficients: Array
+    standard_errors: Array
+    q: Array  # Cochran's
+    tau2: Array  # variance between sites
+    common: Array  # fixed-effect means, where all sites are taken to share one coefficient
+    common_errors: Array
+    sites: int
+    patients: int
+
+    @property
+    def i2(self) -> Array:
+        """Share of the variance of the estimates that lies between sites."""
+        q, df = self.q, self.sites - 1
+        return np.where(q > df, 1 - df / np.maximum(q, df), 0.0)
+
+    @property
+    def q_p_values(self) -> Array:
+        return stats.chi2.sf(self.q, self.sites - 1)
+
+    def prediction_interval(self, level: float = 0.95) -> Array:
+        """Where the coefficient of another site is expected, (p + 1, 2); of three sites or more."""
+        half = stats.t.ppf((1 + level) / 2, self.sites - 2) * np.sqrt(self.tau2 + self.standard_errors**2)
+        return self.coefficients[:, None] + half[:, None] * [-1, 1]
+
+
+def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> Meta:
+    """Pool the sites' own fits; three sums.
+
+    Raises
+    ------
+    NotIdentifiable
+        Fewer than `minimum_sites` (three at least) have a fit of their own.
+    """
+    who = federation.sum(able)
+    if who.sites < max(minimum_sites, 3):
+        raise NotIdentifiable(
+            f"meta-analysis: {int(who.sites)} sites have a fit of their own (both classes at least {FEWEST} times, no "
+            f'separation), {max(minimum_sites, 3)} are needed; use aggregation = "exact", which needs none'
+        )
+    nothing = np.zeros(predictors + 1)
+    plain = federation.sum(sums, tau2=nothing, centre=nothing)
+    common = plain.first / plain.weight
+    q = np.maximum(plain.second - plain.first**2 / plain.weight, 0.0)
+    df = int(who.sites) - 1
+    tau2 = np.maximum(q - df, 0.0) / (plain.weight - plain.square / plain.weight)
+    pooled = federation.sum(sums, tau2=tau2, centre=common)
+    return Meta(
+        coefficients=common + pooled.first / pooled.weight,
+        standard_errors=1 / np.sqrt(pooled.weight),
+        q=q,
+        tau2=tau2,
+        common=common,
+        common_errors=1 / np.sqrt(plain.weight),
+        sites=int(who.sites),
+        patients=int(who.patients),
+    )
