@@ -296,6 +296,8 @@ def check_concordance(run, table, model, known, figures, where, time, event, sco
 
 def check_comparison(run, table, entry):
     """One paired DeLong test, with the published bins of both scores and without."""
+    if entry["test"] != "delong":
+        return
     where = f"{entry['a']} - {entry['b']}, {entry['cohort']}"
     pair = [labelled(run, entry[k], entry["cohort"])[1:4] for k in ("a", "b")]
     (y, a, a_bins), (_, b, b_bins) = pair

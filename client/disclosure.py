@@ -39,7 +39,7 @@ SQUARES = (
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
 CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums",
-         "explanation.replaced")  # fmt: skip
+         "explanation.replaced", "concordance_pairs.products")  # fmt: skip
 """Statistics that count outcomes by cells of a score."""
 PATIENTS_A_CELL = 5
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")

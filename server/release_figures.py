@@ -15,6 +15,7 @@ from cohortium.strategies import (
     calibration,
     competing_risks,
     concordance,
+    concordance_pairs,
     cutoff,
     discrimination,
     reclassification,
@@ -64,6 +65,9 @@ def figures(study: Study) -> Iterator[Release]:
                 if name == "train":
                     yield from _survival_cutoffs(study, spec.part, _scored_survival(len(models)))
                 yield from _over_time(study, spec.part, name, models, endpoint)
+                pairs = [pair for pair in spec.compare if set(pair) <= {model.name for model in models}]
+                if pairs:
+                    yield _compared(study, spec.part, name, _scored_survival(len(models)), len(pairs))
 
 
 def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
@@ -104,6 +108,13 @@ def _joint(study: Study, part: str, purpose: str, rows: ScoredSurvival) -> Relea
         return rows, {"edges": [np.arange(c)] * rows.score.shape[1], "points": np.arange(t), "time_step": 1.0}
 
     return release(study, part, purpose, concordance.joint, share, "ct")
+
+
+def _compared(study: Study, part: str, purpose: str, rows: ScoredSurvival, pairs: int) -> Release:
+    models = rows.score.shape[1]
+    asked = {"moves": np.zeros((models, 1, 2, 1)), "pairs": np.zeros((pairs, 2), np.int64), "time_step": 1.0}
+    cells = {"edges": [np.arange(1)] * models, "points": np.arange(0)}
+    return release(study, part, purpose, concordance_pairs.products, lambda: (rows, asked | cells))
 
 
 def _over_time(

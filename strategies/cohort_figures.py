@@ -12,6 +12,7 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
 from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
+from cohortium.strategies import multiplicity
 from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
@@ -192,16 +193,17 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
         found, rivals = rows.together([of_the_event, of_its_rivals])
     except SumRefused as refusal:
         return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
-    figures = {}
+    figures, comparisons = {}, []
     for model in models:
         values = dict(found[model.name])
+        comparisons += values.pop("compared", [])
         cohort = {key: values.pop(key) for key in ("n", "events")}
         high_risk = {} if model.cutoff is None else {"cutoff": model.cutoff}
         # of a binary model the cohort is counted by its own endpoint
         own = cohort if model.outcome == "survival" else {}
         competing = {"competing_risks": rivals[model.name]} if rivals else {}
         figures[model.name] = {**own, "survival": {**high_risk, **values, **competing}}
-    return figures, []
+    return figures, multiplicity.adjusted(comparisons) if comparisons else []
 
 
 def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: str) -> dict[str, Any]:
@@ -232,4 +234,5 @@ def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) ->
             model.name: model.baseline_curve for model in models if model.baseline_curve and model.endpoint == endpoint
         },
         log_hazards=tuple(model.name for model in models if model.log_hazard),
+        compare=tuple(pair for pair in spec.compare if set(pair) <= {m.name for m in models if m.log_hazard}),
     )

@@ -42,6 +42,8 @@ class Settings:
         The same at each of `time_dependent.evaluation_cells`, over which the Brier score is integrated.
     log_hazards : tuple of str
         Models whose score is a log relative hazard, so that it has a calibration slope.
+    compare : tuple of pairs of models
+        Whose C-indices are compared.
     concordance : {"pooled", "within_site"}
         Pairs that the C-index compares. ``"within_site"`` sends no joint table of times and scores.
     """
@@ -60,6 +62,7 @@ class Settings:
     seed: int = 0
     baseline_curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     log_hazards: tuple[str, ...] = ()
+    compare: tuple[tuple[str, str], ...] = ()
     concordance: Literal["pooled", "within_site"] = "pooled"
 
     def __post_init__(self) -> None:

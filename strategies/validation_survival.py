@@ -15,6 +15,7 @@ from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation
 from cohortium.strategies import (
     concordance,
+    concordance_pairs,
     cutoff,
     score_bins,
     survival,
@@ -51,7 +52,8 @@ def validate_survival(
 
     Returns
     -------
-    dict of model to figures (`SURVIVAL_FIGURES`), as under ``survival`` in results.json, with n and events
+    dict of model to figures (`SURVIVAL_FIGURES`), as under ``survival`` in results.json, with n and events; and, where
+    the settings compare models, ``compared``: entries of ``comparisons`` of which the model is the first
     """
     step = settings.time_step
     horizons = survival.time_cell(np.array(settings.horizon, float), step)
@@ -122,7 +124,31 @@ def _ranking(
         risk = sums.risk[m, :, : len(lower)] if sums is not None and settings.baseline_survival.get(name) else None
         return figures | {"calibration_slope": _slope(table, score, single)} | _at_risk(table, points, risk, settings)
 
-    return {name: of(m, name, edges[m]) for m, name in enumerate(models)}
+    found = {name: of(m, name, edges[m]) for m, name in enumerate(models)}
+    for entry in _compared(federation, models, tables, edges, points, settings):
+        found[entry["a"]].setdefault("compared", []).append(entry)
+    return found
+
+
+def _compared(
+    federation: Federation,
+    models: Sequence[str],
+    tables: Counts,
+    edges: list[Counts],
+    points: Counts,
+    settings: Settings,
+) -> list[dict[str, Figure]]:
+    """Difference of C of each pair that the study compares; one more sum where there is one."""
+    if not settings.compare:
+        return []
+    heads = [{"a": a, "b": b, "test": "concordance"} for a, b in settings.compare]
+    order = {name: m for m, name in enumerate(models)}
+    pairs = np.array([[order[a], order[b]] for a, b in settings.compare])
+    try:
+        found = concordance_pairs.differences(federation, tables, edges, points, pairs, time_step=settings.time_step)
+    except Undefined as why:
+        return [head | dict.fromkeys(("difference", "ci", "z", "p"), undefined(why)) for head in heads]
+    return [head | concordance_pairs.figures(difference) for head, difference in zip(heads, found, strict=True)]
 
 
 def _discrimination(

@@ -54,6 +54,7 @@ predictors = ["age", "marker"]
 
 [validation]
 cutoff = "log_rank"
+compare = [["pooled", "by_site"]]
 
 [[validation.analysis]]
 model = "pooled"
