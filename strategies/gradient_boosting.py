@@ -107,7 +107,7 @@ def histograms(
     risk = special.expit(linear_predictor(Trees(*(field[:-1] for field in trees)), base, rows.x))
     nodes, (columns, bins) = 2**level, (len(cuts), cuts.shape[1] + 1)
     node = at[-1] - (nodes - 1)
-    here = node >= 0  # the others ended in a leaf above
+    here = (node >= 0) & (node < nodes)  # the others ended in a leaf above
     bin_ = np.column_stack([np.searchsorted(cut, rows.x[here, j], side="right") for j, cut in enumerate(cuts)])
     key = ((node[here][:, None] * columns + np.arange(columns)) * bins + bin_).ravel()
     shape = (nodes, columns, bins)

@@ -20,6 +20,7 @@ from scipy import special
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.descent import minimise
+from cohortium.strategies.random_features import combined
 from cohortium.strategies.rows import Array, Counts, Labelled
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -62,8 +63,7 @@ def _signals(network: list[tuple[Array, Array]], x: Array) -> list[Array]:
     """Input of every layer, and the logit (n, 1) last."""
     signals = [x]
     for matrix, bias in network:
-        # not a matrix product of BLAS: one patient's score does not depend on which others are in the table
-        raw = np.einsum("ni,oi->no", signals[-1], matrix) + bias
+        raw = combined(signals[-1], matrix.T) + bias
         signals.append(raw if len(signals) == len(network) else np.tanh(raw))
     return signals
 

@@ -25,5 +25,15 @@ def features(x: Array, kernel: Kernel) -> Array:
     rng = np.random.default_rng(kernel.seed)
     frequencies = rng.normal(0.0, np.sqrt(2 * kernel.gamma), (x.shape[1], kernel.components))
     phases = rng.uniform(0.0, 2 * np.pi, kernel.components)
-    # not a matrix product of BLAS: one patient's features do not depend on which others are in the table
-    return np.sqrt(2 / kernel.components) * np.cos(np.einsum("np,pd->nd", x, frequencies) + phases)
+    return np.sqrt(2 / kernel.components) * np.cos(combined(x, frequencies) + phases)
+
+
+def combined(x: Array, weights: Array) -> Array:
+    """``x @ weights``, (n, p) by (p, d), column by column: a patient's row does not depend on who else is in the table.
+
+    The last digits of a matrix product of BLAS do.
+    """
+    total = np.zeros((len(x), weights.shape[1]))
+    for column, weight in zip(x.T, weights, strict=True):
+        total += column[:, None] * weight
+    return total
