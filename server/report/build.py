@@ -18,6 +18,7 @@ from cohortium.server.report.coefficients import coefficients_forest, coefficien
 from cohortium.server.report.contrasts import comparisons_grid, improvements_grid, interactions_grid, updating_grid
 from cohortium.server.report.cutoff_note import cutoff_note
 from cohortium.server.report.estimands import imputation_note, left_out_note, model_notes, selection_note, study_notes
+from cohortium.server.report.explanations import importance_grid, nomogram
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
 from cohortium.server.report.leaving import (
@@ -200,6 +201,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         curves.calibration(by_label, look, caption=f"Model {label}: observed against predicted risk."),
     ]
     unit = _time_unit(study, endpoint)
+    explanation = model.get("explanation") or {}
     horizon, risks = at_last_horizon(by_label, "calibration_at", "calibration")
     caption = f"Model {label}: observed (Kaplan-Meier) against predicted risk at {horizon} {unit}."
     pictures.append(curves.calibration(risks, look, caption=caption))
@@ -223,6 +225,8 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "kaplan_meier": _kaplan_meier(label, present, unit),
         "cutoff": cutoff_grid(cohorts, f"Model {label}: at its cut-off."),
         "cutoff_sentence": cutoff_sentence(cohorts),
+        "importance": importance_grid(explanation, f"Model {label}: what each variable adds."),
+        "nomogram": nomogram(explanation, caption=f"Model {label}: add up points, then read the risk."),
         "updating": updating_grid(cohorts, f"Model {label}: would recalibration help? (closed test)"),
         "matrices": confusion_matrices(cohorts),
         **_parts(label, cohorts),
