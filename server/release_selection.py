@@ -22,7 +22,7 @@ def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Rel
         return
     yield asks(purpose, rank_tests.occupancy, lambda p: (_matrix(p), {"grid": rank_tests.GRID}))
     if by_ranks:
-        pieces = rank_tests.SPLIT_NUMBERS // (2 * rank_tests.MOST_CELLS) + rank_tests.MARKS
+        pieces = rank_tests.even_pieces(rank_tests.MOST_CELLS) + rank_tests.MARKS
         cells = {"columns": np.arange(rank_tests.MOST_CELLS), "edges": np.zeros((rank_tests.MOST_CELLS, pieces + 1))}
         yield asks(purpose, rank_tests.histogram, lambda p: (_matrix(p), {"edges": _edges(p)}))
         yield asks(

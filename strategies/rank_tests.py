@@ -29,9 +29,9 @@ GRID = np.concatenate([[-np.inf], np.linspace(-4, 4, 255), [np.inf]])
 MOST_BINS = 128
 PATIENTS_A_BIN = 5
 PATIENTS_A_COLUMN = 4
-SPLIT_NUMBERS = 1 << 16
-"""Counts that one sum of splitting asks for, about."""
-MOST_PIECES = 4096
+SPLIT_NUMBERS = 1 << 14
+"""Counts that one sum of splitting asks for, about, between the least and the most pieces a cell."""
+LEAST_PIECES, MOST_PIECES = 4, 64
 MOST_CELLS = 4096
 """Cells that one sum of splitting cuts."""
 MARKS = 4
@@ -297,10 +297,15 @@ def _to_split(found: _Found, undecided: NDArray[np.bool_], closest: Counts) -> N
     return np.zeros(len(found.column), dtype=bool)
 
 
+def even_pieces(cells: int) -> int:
+    """Into how many even pieces each of some cells is cut."""
+    return int(np.clip(SPLIT_NUMBERS // (2 * cells), LEAST_PIECES, MOST_PIECES))
+
+
 def _refined(federation: Federation, found: _Found, chosen: NDArray[np.bool_], recorded: _Recorded) -> _Found:
     """The cells with the chosen ones replaced by their pieces. One sum."""
     old = found.take(chosen)
-    pieces = int(np.clip(SPLIT_NUMBERS // (2 * len(old.column)), 2, MOST_PIECES))
+    pieces = even_pieces(len(old.column))
     low, high = _code(old.low), _code(old.high)
     width = (high - low).astype(np.float64)
     # where many patients may share one value, it is made a piece of its own
