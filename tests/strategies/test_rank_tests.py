@@ -55,7 +55,7 @@ def test_keeps_what_the_pooled_test_keeps(radiomics, test, kept_at_most):
     assert (p <= ours.p[1] * (1 + 1e-9)).all()
     assert (ours.auc[0] - 1e-12 <= auc).all()
     assert (auc <= ours.auc[1] + 1e-12).all()
-    assert federation.rounds <= 6
+    assert federation.rounds <= 8
     assert 0 < ours.undecided < 150  # the others were never known finer than a bin
 
 
