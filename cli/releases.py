@@ -149,7 +149,9 @@ def _incoming(study: "Study") -> Iterator[str]:
     rows = []
     for name in study.model_order:
         model = study.model[name]
-        holds = f"weights of layers {', '.join(map(str, model.head))}, 1" if model.kind == "network" else "coefficients"
+        widths = {"network": "head", "mlp": "hidden"}.get(model.kind)
+        holds = f"weights of layers {', '.join(map(str, getattr(model, widths)))}, 1" if widths else "coefficients"
+        holds = "trees" if model.kind == "gradient_boosting" else holds
         rows.append((name, model.kind, ", ".join(model.predictors), f"means, scales and fills of its columns, {holds}"))
     if study.harmonise is not None:
         what = "grand mean, pooled variance, effects of protected covariates"

@@ -93,7 +93,7 @@ def test_the_machine_orders_patients_as_liblinear_on_the_pooled_rows(run, pooled
 
 
 def test_every_kind_has_figures_and_a_bundle(run):
-    folder, out = run
+    _, out = run
     results = json.loads((out / "results.json").read_text())
     for name, model in results["models"].items():
         figures = model["cohorts"]["internal"]

@@ -8,8 +8,7 @@ from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import PooledSites
 from cohortium.strategies import gradient_boosting as boosting
 from cohortium.strategies.rows import Labelled
-
-from additivity import FixedPointSites, check, odd_sites, split, take
+from tests.strategies.additivity import FixedPointSites, check, odd_sites, split, take
 
 SETTINGS = {"trees": 15, "max_depth": 3, "learning_rate": 0.3, "l2": 1.0, "min_child_weight": 5.0, "max_bin": 32}
 

@@ -12,8 +12,7 @@ from cohortium.common.federation import PooledSites
 from cohortium.strategies import linear_svm
 from cohortium.strategies.random_features import Kernel, features
 from cohortium.strategies.rows import Labelled
-
-from additivity import FixedPointSites, check, split, take
+from tests.strategies.additivity import FixedPointSites, check, split, take
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import PooledSites
 from cohortium.strategies import mlp
 from cohortium.strategies.rows import Labelled
-
-from additivity import FixedPointSites, check, odd_sites, split
+from tests.strategies.additivity import FixedPointSites, check, odd_sites, split
 
 HIDDEN = [5, 3]
 
