@@ -16,8 +16,12 @@ KKT = 1e-10
 """Largest element of the mean gradient that may violate optimality; 1e-8 leaves 4e-6 in coefficients."""
 FULL_DEVIANCE = 0.999
 """The path ends where this share of the deviance is explained, as in glmnet: what follows is separation."""
+PAST = 2.0
+"""Standard errors above its minimum at which the cross-validated deviance of a wide problem has turned for good."""
 WIDEST = 60
 """Most columns that enter a working set at once."""
+SIDE_BY_SIDE = 4_000_000
+"""Elements of the curvatures that are solved at a time: 32 MB."""
 PATIENTS_A_COLUMN = 4
 """Patients that a column of a working set needs; the sites hold it against every request (client/disclosure.py)."""
 
@@ -98,17 +102,27 @@ def _strongest(excess: Array, room: Counts) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class At:
-    """Sums of some models, means not yet taken; the working set's columns are padded to a common width k."""
+    """Sums of some models, means not yet taken."""
 
     loss: Array  # (m,)
     held_out_loss: Array  # (m,)
-    gradient: Array  # (m, p + 1)
-    columns: Counts  # (m, k)
-    real: NDArray[np.bool_]  # (m, k), false where padded
-    curvature: Array  # (m, k, k), zero where padded
+    gradient: Array  # (m, q)
+    working: NDArray[np.bool_]  # (m, q)
+    curvature: list[Array]  # m of (k, k), on the k columns of each working set
 
     def take(self, models: Counts) -> "At":
-        return At(**{name: getattr(self, name)[models] for name in self.__slots__})
+        arrays = {name: getattr(self, name)[models] for name in ("loss", "held_out_loss", "gradient", "working")}
+        return At(**arrays, curvature=[self.curvature[model] for model in models])
+
+    def replaced(self, models: Counts, others: "At") -> "At":
+        """These sums with those of some models taken from elsewhere."""
+        arrays = {name: getattr(self, name).copy() for name in ("loss", "held_out_loss", "gradient", "working")}
+        for name, array in arrays.items():
+            array[models] = getattr(others, name)
+        curvature = list(self.curvature)
+        for model, other in zip(models, others.curvature, strict=True):
+            curvature[model] = other
+        return At(**arrays, curvature=curvature)
 
 
 def advance(models: Models, active: Counts, at: At, sets: TrainingSets) -> None:
@@ -152,22 +166,42 @@ def advance(models: Models, active: Counts, at: At, sets: TrainingSets) -> None:
 
 def _newton(at: At, gradient: Array, here: Array, penalty: Array, ridge: Array, patients: Array) -> Array:
     """Minimiser (m, q) of the penalised quadratic model around `here`, over the working sets."""
-
-    def on_working(values: Array, padding: float) -> Array:
-        return np.where(at.real, np.take_along_axis(values, at.columns, axis=1), padding)
-
-    curvature = at.curvature / patients[:, None, None]
-    diagonal = np.arange(curvature.shape[1])
-    curvature[:, diagonal, diagonal] += on_working(ridge, 0.0)
-    moved = penalised_quadratic.solve(
-        curvature,
-        on_working(gradient, 0.0),
-        on_working(here, 0.0),
-        on_working(penalty, np.inf),
-    )
     step = np.zeros_like(here)
-    np.put_along_axis(step, at.columns, moved, axis=1)
+    for some in _alike(at.working.sum(axis=1)):
+        sizes = at.working[some].sum(axis=1)
+        width = int(sizes.max())
+        columns = np.argsort(~at.working[some], axis=1, kind="stable")[:, :width]  # working ones first, in order
+        real = np.arange(width) < sizes[:, None]
+
+        def on_working(values: Array, padding: float, columns: Counts = columns, real: Array = real) -> Array:
+            return np.where(real, np.take_along_axis(values, columns, axis=1), padding)
+
+        curvature = np.zeros((len(some), width, width))
+        for i, (model, size) in enumerate(zip(some, sizes, strict=True)):
+            curvature[i, :size, :size] = at.curvature[model] / patients[model]
+        diagonal = np.arange(width)
+        curvature[:, diagonal, diagonal] += on_working(ridge[some], 0.0)
+        moved = penalised_quadratic.solve(
+            curvature,
+            on_working(gradient[some], 0.0),
+            on_working(here[some], 0.0),
+            on_working(penalty[some], np.inf),
+        )
+        block = np.zeros((len(some), here.shape[1]))
+        np.put_along_axis(block, columns, moved, axis=1)
+        step[some] = block
     return step
+
+
+def _alike(sizes: Counts) -> list[Counts]:
+    """Models whose working sets are about as large, few enough to be solved side by side."""
+    groups = []
+    octave = np.ceil(np.log2(np.maximum(sizes, 1)))
+    for value in np.unique(octave):
+        members = np.flatnonzero(octave == value)
+        most = max(1, SIDE_BY_SIDE // int(sizes[members].max(initial=1) ** 2 + 1))
+        groups += [members[i : i + most] for i in range(0, len(members), most)]
+    return groups
 
 
 def end_path(models: Models, sets: TrainingSets) -> None:
@@ -176,3 +210,31 @@ def end_path(models: Models, sets: TrainingSets) -> None:
     explained = 1 - models.loss / (sets.patients * sets.null_loss)[models.training_set] > FULL_DEVIANCE
     if (whole & explained).any():
         models.dropped |= models.place > models.place[whole & explained].min()
+
+
+def start_from(models: Models, new: Counts, here: Array, at: At) -> None:
+    """Start models where others of their training set stand: `here` (m, q), with the sums that were asked for there."""
+    models.coefficients[new], models.working[new] = here, at.working
+
+
+def cross_validated(models: Models, sets: TrainingSets, length: int) -> tuple[Array, Array]:
+    """Mean deviance of the held-out patients and its standard error at the first penalties, both (length,)."""
+    held_out = models.held_out_loss.reshape(len(sets.patients), -1)[1:, :length]
+    weight = sets.held_out_weight[1:, None]
+    deviance = 2 * held_out / weight  # (folds, length)
+    mean = (deviance * weight).sum(axis=0) / weight.sum()
+    # as in cv.glmnet: spread of the folds' means, weighted by their size
+    return mean, np.sqrt(((deviance - mean) ** 2 * weight).sum(axis=0) / weight.sum() / (len(weight) - 1))
+
+
+def end_past_minimum(models: Models, sets: TrainingSets) -> None:
+    """Drop what follows a penalty whose cross-validated deviance lies `PAST` standard errors above the smallest."""
+    solved = (models.violation <= KKT).reshape(len(sets.patients), -1).all(axis=0)
+    length = len(solved) if solved.all() else int(np.argmin(solved))
+    if length < 2:
+        return
+    mean, se = cross_validated(models, sets, length)
+    smallest = int(np.argmin(mean))
+    beyond = np.flatnonzero(mean[smallest:] > mean[smallest] + PAST * se[smallest])
+    if len(beyond):
+        models.dropped |= models.place > smallest + beyond[0]

@@ -22,10 +22,24 @@ from numpy.typing import NDArray
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.strategies import triangle
-from cohortium.strategies.lasso_models import KKT, At, Models, TrainingSets, advance, end_path, null_models
+from cohortium.strategies.lasso_models import (
+    KKT,
+    WIDEST,
+    At,
+    Models,
+    TrainingSets,
+    advance,
+    cross_validated,
+    end_past_minimum,
+    end_path,
+    null_models,
+    start_from,
+)
 from cohortium.strategies.rows import Array, Counts
 
 MAX_ROUNDS = 30
+LAUNCHES = 6
+"""Parts of the path of a wide problem, started a round apart, each near the solution of the one before it."""
 EVERYBODY = -1
 """As held-out fold: none."""
 Rule = Literal["min", "1se"]
@@ -100,16 +114,34 @@ def fit(
     weights = np.ones(predictors) if penalty_weights is None else np.asarray(penalty_weights, dtype=np.float64)
     lambdas = _lambdas(sets, weights * mixing, n_lambda)
     models = null_models(sets, lambdas, weights, mixing)
-    at = _at_null(evaluate, sets, models)
-    active = np.arange(len(models.place))
+    wide = predictors > WIDEST
+    pace = -(-len(lambdas) // LAUNCHES) if wide else len(lambdas)
+    front = pace
+    firsts = np.flatnonzero(models.place == 0)  # one a training set
+    here, at_front = models.coefficients[firsts], _at_null(evaluate, sets, models, front)
+    new = np.flatnonzero(models.place < front)
+    advance(models, new, at_front.take(models.training_set[new]), sets)
     for _ in range(MAX_ROUNDS):
-        advance(models, active, at, sets)
         end_path(models, sets)
-        active = np.flatnonzero((models.violation > KKT) & ~models.dropped)
-        if not active.size:
+        if wide:
+            end_past_minimum(models, sets)
+        active = np.flatnonzero((models.violation > KKT) & ~models.dropped & (models.place < front))
+        if active.size:
+            asked, held_out = models.coefficients[active], sets.held_out[models.training_set[active]]
+            at = _unpacked(evaluate, asked, held_out, models.working[active])
+            advance(models, active, at, sets)
+            last = np.flatnonzero(models.place[active] == front - 1)
+            here[models.training_set[active[last]]] = asked[last]
+            at_front = at_front.replaced(models.training_set[active[last]], at.take(last))
+        elif front >= len(lambdas) or models.dropped[front]:
             break
-        held_out = sets.held_out[models.training_set[active]]
-        at = _unpacked(evaluate, models.coefficients[active], held_out, models.working[active])
+        # the next penalties start where the last one was asked for, from the same sums
+        new = np.flatnonzero((models.place >= front) & (models.place < front + pace) & ~models.dropped)
+        if new.size:
+            sets_of_new = models.training_set[new]
+            start_from(models, new, here[sets_of_new], at_front.take(sets_of_new))
+            advance(models, new, at_front.take(sets_of_new), sets)
+        front += pace
     return _path(models, sets, lambdas, rule)
 
 
@@ -127,26 +159,21 @@ def _unpacked(evaluate: Evaluate, coefficients: Array, held_out: Counts, working
     """One round, its triangles made matrices."""
     at = evaluate(coefficients, held_out, working)
     sizes = working.sum(axis=1)
-    width = sizes.max()
-    curvature = np.zeros((len(sizes), width, width))
-    ends = np.cumsum(sizes * (sizes + 1) // 2)
-    for model, (size, end) in enumerate(zip(sizes, ends, strict=True)):
-        curvature[model, :size, :size] = triangle.symmetric(at.curvature[end - size * (size + 1) // 2 : end])
+    triangles = np.split(at.curvature, np.cumsum(sizes * (sizes + 1) // 2)[:-1])
     return At(
         loss=at.loss,
         held_out_loss=at.held_out_loss,
         gradient=at.gradient,
-        columns=np.argsort(~working, axis=1, kind="stable")[:, :width],  # working ones first, in column order
-        real=np.arange(width) < sizes[:, None],
-        curvature=curvature,
+        working=working,
+        curvature=[triangle.symmetric(part) for part in triangles],
     )
 
 
-def _at_null(evaluate: Evaluate, sets: TrainingSets, models: Models) -> At:
+def _at_null(evaluate: Evaluate, sets: TrainingSets, models: Models, front: int) -> At:
     """The first round: all penalties of a training set still stand at the same point, so it is asked for once."""
-    firsts = np.flatnonzero(models.place == 0)
-    union = np.stack([models.working[models.training_set == s].any(axis=0) for s in range(len(firsts))])
-    return _unpacked(evaluate, models.coefficients[firsts], sets.held_out, union).take(models.training_set)
+    firsts, near = np.flatnonzero(models.place == 0), models.place < front
+    union = [models.working[(models.training_set == s) & near].any(axis=0) for s in range(len(firsts))]
+    return _unpacked(evaluate, models.coefficients[firsts], sets.held_out, np.stack(union))
 
 
 def _path(models: Models, sets: TrainingSets, lambdas: Array, rule: Rule) -> LassoPath:
@@ -160,12 +187,7 @@ def _path(models: Models, sets: TrainingSets, lambdas: Array, rule: Rule) -> Las
     coefficients = models.coefficients.reshape(*grid, -1)[0, :length]
     if sets.intercept.shape[1] == 0:
         coefficients = np.hstack([np.zeros((length, 1)), coefficients])
-    held_out = models.held_out_loss.reshape(grid)[1:, :length]
-    share = sets.held_out_weight[1:, None]
-    deviance = 2 * held_out / share  # (folds, l)
-    mean = (deviance * share).sum(axis=0) / share.sum()
-    # as in cv.glmnet: spread of the folds' means, weighted by their size
-    se = np.sqrt(((deviance - mean) ** 2 * share).sum(axis=0) / share.sum() / (len(share) - 1))
+    mean, se = cross_validated(models, sets, length)
     index_min = int(np.argmin(mean))
     index_1se = int(np.argmax(mean <= mean[index_min] + se[index_min]))
     return LassoPath(
