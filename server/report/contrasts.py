@@ -19,13 +19,16 @@ FIGURES = {"auc": "AUC", "calibration.slope": "calibration slope"}
 
 
 def comparisons_grid(entries: Sequence[Record]) -> Grid | None:
-    """DeLong's test of each pair, with p adjusted for the pairs of a cohort."""
+    """The test of each pair (DeLong's; of survival models, of their C), with p adjusted for the pairs of a cohort."""
     if not entries:
         return None
     several = any("p_holm" in entry and entry["p_holm"] != entry["p"] for entry in entries)
+    concordance = any(entry.get("test") == "concordance" for entry in entries)
     grid = Grid(
-        "Paired comparison of models on the same patients (DeLong).",
-        ["Models", "Difference of AUC (95% CI)", "z", "p"] + ["p, Holm", "p, Benjamini–Hochberg"] * several,
+        "Paired comparison of models on the same patients "
+        + ("(AUC: DeLong; C-index: infinitesimal jackknife)." if concordance else "(DeLong)."),
+        ["Models", f"Difference of AUC{' or C-index' * concordance} (95% CI)", "z", "p"]
+        + ["p, Holm", "p, Benjamini–Hochberg"] * several,
     )
     for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):
         grid.subheading(cohort_label(cohort))
