@@ -18,7 +18,9 @@ from cohortium.common.errors import StudyError
 from cohortium.common.federation import PooledSites
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
+from cohortium.common.table import Table
 from cohortium.server.releases import releases
+from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 from cohortium.strategies import chained, moments
 from cohortium.strategies.rows import Matrix
@@ -98,6 +100,12 @@ def test_every_sum_was_listed(single):
     sent = {name for line in entries for name in line["statistics"]}
     assert "chained.products" in sent
     assert sent <= {one.statistic for one in releases(load_study(out))}
+
+
+def test_a_site_can_rehearse_several(several):
+    _, _, out = several
+    (table,) = (out / "sites" / "north").glob("prepared/*/table.parquet")
+    assert preview(load_study(out), Table.read(table), ("*",)).stopped == ""
 
 
 def test_several_imputations_are_pooled(several):

@@ -9,7 +9,10 @@ from scipy import stats
 
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
+from cohortium.common.study_analysis import Correlation
+from cohortium.common.table import Table
 from cohortium.server.releases import releases
+from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 
 NOISE = [f"noise{k}" for k in range(6)]
@@ -90,6 +93,20 @@ def test_the_report_says_which_test(run):
     page = (out / "report.html").read_text()
     for words in ("Mann-Whitney test", "Spearman, on binned ranks", "univariate AUC", "mRMR (2 features)"):
         assert words in page
+
+
+def test_a_site_can_rehearse_it(run):
+    study, _, _, out = run
+    (table,) = (out / "sites" / "north").glob("prepared/*/table.parquet")
+    rehearsed = preview(study, Table.read(table), ("*",))
+    assert rehearsed.stopped == ""
+    assert "rank_tests.histogram" in {leaving.statistic for leaving in rehearsed.sums}
+
+
+def test_a_study_without_ranks_keeps_its_hash():
+    """A key that was not there before is in no hash of a study that does not use it."""
+    assert set(Correlation(method="correlation").model_dump()) == {"method", "r", "keep"}
+    assert "coefficient" in Correlation(method="correlation", coefficient="spearman").model_dump()
 
 
 def test_every_sum_was_listed(run):
