@@ -160,3 +160,32 @@ def test_what_cannot_be_pooled_is_refused(write_study, tmp_path, old, new, says)
     (folder / "study.toml").write_text(text.replace(old, new))
     with pytest.raises(StudyError, match=says):
         load_study(folder)
+
+
+def test_cox_folds_and_a_categorical_variable(write_study, tmp_path):
+    """Levels are filled as numbers; every fold has equations of its own; one baseline hazard is pooled."""
+    tables = """folds = 3
+
+[model.pooled]
+kind = "cox"
+strata = "none"
+predictors = ["age", "stage", "marker"]
+
+[imputation]
+cycles = 2
+imputations = 2
+"""
+    sizes = {"north": 50, "east": 50, "south": 50, "west": 30}
+    folder = write_study(tmp_path / "study", tables, primary="os", sizes=sizes)
+    text = (folder / "study.toml").read_text().replace('missing = "median"', 'missing = "chained"')
+    (folder / "study.toml").write_text(text.replace("levels = [1, 2, 3]", 'levels = [1, 2, 3]\nmissing = "chained"'))
+    rng = np.random.default_rng(2)
+    for path in folder.glob("sites/*/patients.csv"):
+        rows = pd.read_csv(path)
+        rows.assign(stage=rows.stage.where(rng.random(len(rows)) > 0.2).astype("Int64")).to_csv(path, index=False)
+    simulate(folder, tmp_path / "out")
+    model = json.loads((tmp_path / "out" / "results.json").read_text())["models"]["pooled"]
+    assert model["selected"] == ["age", "stage=2", "stage=3", "marker"]
+    assert all(0 < share < 1 for share in model["notes"]["imputation"]["missing_information"])
+    assert len(model["notes"]["baseline"]["time"]) == len(model["notes"]["baseline"]["cumulative_hazard"])
+    assert model["cohorts"]["cross_validated"]["survival"]["c_index"]["estimate"] > 0.5
