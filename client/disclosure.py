@@ -24,6 +24,7 @@ from cohortium.strategies.local_fits import asked_of
 
 TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
 OWN_TIMES = (
+    *("firth_cox.stratum", "proportional_hazards.stratum"),
     *("cox.stratum", "lasso_cox.start", "lasso_cox.terms"),
     *("local_fits.able", "local_fits.shares", "concordance.pairs_within_site"),
 )
@@ -34,7 +35,8 @@ RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
 SQUARES = (
     *("chained.products", "correlation.cross_products", "rank_correlation.products"),
     *("logistic.terms", "lasso.terms", "lasso_cox.terms"),
-    *("cox.risk_sets", "cox.stratum"),
+    *("cox.risk_sets", "cox.stratum", "firth_cox.moments"),
+    *("site_effects.profile", "site_effects.marginal"),
 )
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", **BINARY_KINDS}
 """Kinds of model that need one kind of endpoint; a lasso and a staging system take either."""
+SURVIVAL_SELECTION = ("lasso", "stepwise_aic", "stepwise_p")
 LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
@@ -81,7 +82,8 @@ def _imputation(study: "Study") -> Iterator[Mistake]:
         if not chained & set(model.variables):
             continue
         plain = model.kind in ("logistic", "cox") and getattr(model, "aggregation", "exact") == "exact"
-        if not plain or getattr(model, "penalty", "none") != "none":
+        usual = {getattr(model, key, "none") for key in ("penalty", "site_effects", "proportional_hazards")} == {"none"}
+        if not (plain and usual and getattr(model, "tests", "wald") == "wald"):
             problem = f"several fits of {name!r} cannot be pooled by Rubin's rules; use 1, or a logistic or Cox model"
             yield Mistake("[imputation]", key, problem)
         elif model.selection:
@@ -112,8 +114,8 @@ def _models(study: "Study") -> Iterator[Mistake]:
                 problem = "is the column of an endpoint: the outcome cannot predict itself; remove it"
                 yield Mistake(table, f"predictors = {shown(predictor)}", problem)
         for i, step in enumerate(model.selection):
-            if endpoint is not None and endpoint.kind == "survival" and step.method != "lasso":
-                problem = "works on binary endpoints; of a survival endpoint lasso selects, or name the predictors"
+            if endpoint is not None and endpoint.kind == "survival" and step.method not in SURVIVAL_SELECTION:
+                problem = "works on binary endpoints; of a survival endpoint lasso or stepwise select"
                 yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
     yield from _circles(study)
 

@@ -24,10 +24,13 @@ from cohortium.common.study_analysis import (
     Mrmr,
     NetworkModel,
     Screen,
+    StepwiseAic,
+    StepwiseP,
 )
 from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_explanations import explanations
 from cohortium.server.release_figures import figures, timeline
+from cohortium.server.release_regressions import candidates, cox_extras, logistic_fit
 from cohortium.server.release_selection import equations, ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
@@ -39,7 +42,6 @@ from cohortium.strategies import (
     lasso_cox,
     levels,
     local_fits,
-    logistic,
     moments,
     noisy_logistic,
     quantiles,
@@ -168,12 +170,16 @@ def _fits(study: Study) -> Iterator[Release]:
                 yield design.asks(purpose, correlation.cross_products, lambda p: (_labelled(p), {}))
             if isinstance(step, LassoSelection):
                 yield from _lasso(design, purpose, step, model.endpoint)
+            if isinstance(step, StepwiseAic | StepwiseP):
+                yield from candidates(design.asks, purpose, study.endpoint[model.endpoint].kind, model)
         yield from _fit(design, f"fit {name}", model)
         if study.validation.explain:
             yield from explanations(design, f"explain {name}", study)
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
+    if isinstance(model, CoxModel):
+        yield from cox_extras(design.asks, purpose, model)
     if getattr(model, "aggregation", "exact") == "fedavg":
         asked = local_fits.asked_of(model, design.study.endpoint[model.endpoint].kind)
         rows = _folded if asked["kind"] == "lasso_cox" else _labelled
@@ -206,7 +212,7 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
         yield from timeline(design.study, "train", purpose, _survival(0))
         yield design.asks(purpose, risk_sets.risk_sets, at_risk, "t")
     else:
-        yield design.asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
+        yield from logistic_fit(design.asks, purpose, model)
 
 
 def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel, endpoint: str) -> Iterator[Release]:

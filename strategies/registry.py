@@ -11,9 +11,11 @@ from cohortium.common.federation import Statistic
 MODULES = (
     "calibration", "chained", "class_histogram", "combat", "competing_risks",
     "concordance", "concordance_pairs", "correlation", "cox", "cutoff",
-    "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox", "gradient_boosting", "linear_svm", "mlp",
+    "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox",
+    "gradient_boosting", "linear_svm", "mlp",
     "icc", "lasso", "lasso_cox", "levels", "local_fits",
-    "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards", "quantiles", "rank_correlation", "rank_tests", "reclassification",
+    "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
+    "quantiles", "rank_correlation", "rank_tests", "reclassification",
     "score_bins", "screening", "site_effects", "survival", "survival_calibration", "survival_groups", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""

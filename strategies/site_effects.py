@@ -207,7 +207,7 @@ def fit_fixed(
     Raises
     ------
     NotIdentifiable
-        Fewer than `minimum_sites` with both classes; separation; columns that do not vary, or are collinear, within sites.
+        Fewer than `minimum_sites` with both classes; separation; columns constant or collinear within the sites.
     """
     named = names or [f"predictor {column}" for column in range(predictors)]
     coefficients = np.zeros(predictors)

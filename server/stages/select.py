@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cohortium.common.study_analysis import Correlation, Mrmr, Screen
+from cohortium.common.study_analysis import Correlation, Mrmr, Screen, StepwiseAic, StepwiseP
 from cohortium.common.study_models import Model
 from cohortium.server.federation import StudyFederation
+from cohortium.server.stages import stepwise
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.penalised import penalised_path
 from cohortium.strategies import correlation, mrmr, rank_correlation, rank_tests, screening
@@ -51,6 +52,9 @@ def select(
             kept = correlation.prune(_correlation(federation, step.coefficient, rows, columns), strength, step.r)
         elif isinstance(step, Mrmr):
             kept = mrmr.select(strength**2, _correlation(federation, "pearson", rows, columns), step.keep)
+        elif isinstance(step, StepwiseAic | StepwiseP):
+            kept, way = stepwise.select(federation, model, rows, columns, step)
+            told |= way
         else:
             path = penalised_path(federation, rows, columns, step)
             kept = path.selected

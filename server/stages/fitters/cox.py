@@ -6,20 +6,38 @@ import numpy as np
 
 from cohortium.common.study_analysis import CoxModel
 from cohortium.server.federation import StudyFederation
+from cohortium.server.stages import inference
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit
 from cohortium.server.stages.penalised import path_notes
-from cohortium.strategies import cox
-from cohortium.strategies.cohort_figures import time_step
+from cohortium.strategies import cox, firth_cox, likelihood, proportional_hazards
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """Newton steps on all columns; the baseline hazard where sites share one."""
-    study, model = federation.study, cast(CoxModel, federation.study.model[name])
-    # each site's own baseline needs no common time grid: nothing of single times leaves the site
-    step = time_step(study, model.endpoint) if model.strata == "none" else None
-    view = {"kind": "survival", "rows": rows, "endpoint": model.endpoint, "time_step": step, **columns.recipe}
-    fit = cox.fit(federation.rows(view), len(columns), ties=model.ties, strata=model.strata, time_step=step)
+    model = cast(CoxModel, federation.study.model[name])
+    view, asked = inference.survival_view(federation.study, model, rows, columns)
+    width = len(columns)
+
+    def full() -> cox.Cox:
+        return (firth_cox if model.penalty == "firth" else cox).fit(federation.rows(view), width, **asked)
+
+    def reduced(out: list[int]) -> cox.Cox:
+        if model.penalty == "firth":
+            return firth_cox.fit(federation.rows(view), width, zero=out, **asked)
+        some = inference.rest_of(columns, out)
+        smaller, _ = inference.survival_view(federation.study, model, rows, some)
+        return cox.fit(federation.rows(smaller), len(some), **asked)
+
+    groups, tests = inference.grouped(columns), {}
+    if model.tests == "likelihood_ratio" and inference.final(rows):
+        fit, others = inference.without_each(federation, columns, full, reduced)
+        tests = {
+            variable: likelihood.ratio_test(fit.log_likelihood, other.log_likelihood, len(groups[variable]))
+            for variable, other in others.items()
+        }
+    else:
+        fit = full()
     # a Cox model has no intercept: its score is the linear predictor of the raw columns (study-format: Score)
     uncentred = float(np.sum(fit.coefficients * columns.centre / columns.scale))
     notes: dict[str, Any] = {
@@ -29,6 +47,16 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         "events": fit.events,
         **path_notes(path),
     }
+    if inference.final(rows):
+        notes |= {"likelihood_ratio": fit.likelihood_ratio.plain()}
+        if tests:
+            notes["likelihood_ratio"]["variables"] = inference.variable_tests(columns, tests)
+        if model.penalty == "firth":
+            notes["penalty"] = "firth"
+        else:
+            notes |= {"score_test": fit.score.plain(), "aic": fit.aic, "bic": fit.bic}
+        if model.proportional_hazards != "none":
+            notes["proportional_hazards"] = _hazards_test(federation, model, view, columns, fit)
     if fit.baseline is not None:
         hazard = fit.baseline.cumulative_hazard * np.exp(-uncentred)  # of a patient with score 0
         notes["baseline"] = {"time": fit.baseline.time.tolist(), "cumulative_hazard": hazard.tolist()}
@@ -40,3 +68,22 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         covariance=fit.covariance / np.outer(columns.scale, columns.scale),
         notes=notes,
     )
+
+
+def _hazards_test(
+    federation: StudyFederation, model: CoxModel, view: dict[str, Any], columns: Columns, fit: cox.Cox
+) -> dict[str, Any]:
+    """Scaled Schoenfeld residuals against time, by term and of all terms."""
+    found = proportional_hazards.examine(
+        federation.rows(view),
+        fit,
+        transform=model.proportional_hazards,
+        ties=model.ties,
+        time_step=view["time_step"],
+    )
+    terms = [
+        {"term": term, "chi2": float(chi2), "df": 1, "p": float(p)}
+        for term, chi2, p in zip(columns.names, found.chi2, found.p, strict=True)
+    ]
+    everything = {"chi2": found.all_columns, "df": len(terms), "p": found.p_all}
+    return {"transform": model.proportional_hazards, "terms": terms, "global": everything}

@@ -1,31 +1,112 @@
-"""Logistic: the maximum-likelihood fit of one replicate of a [model.NAME] of kind logistic."""
+"""Logistic: the fit of one replicate of a [model.NAME] of kind logistic, plain or penalised (Firth).
+
+Site effects and meta-analysis are in `by_site`.
+"""
 
 from typing import Any, cast
 
 from cohortium.common.study_analysis import LogisticModel
 from cohortium.server.federation import StudyFederation
+from cohortium.server.stages import inference
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit, in_study_units, labelled
+from cohortium.server.stages.fitters import by_site
 from cohortium.server.stages.fitters.averaged import average, averaged
 from cohortium.server.stages.penalised import path_notes
-from cohortium.strategies import logistic
+from cohortium.strategies import firth, likelihood, logistic
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """Newton steps on all columns; estimates, covariance and terms in study units."""
     model = cast(LogisticModel, federation.study.model[name])
+    if model.site_effects != "none" or model.aggregation == "meta":
+        return by_site.fit(federation, model, rows, columns)
+    if model.penalty == "firth":
+        return _firth(federation, model, rows, columns, path)
     view = labelled(rows, columns)
-    tasks: list[Any] = [lambda: logistic.fit(federation.rows(view), len(columns), names=columns.names)]
+
+    def of(some: Columns) -> logistic.Logistic:
+        return logistic.fit(federation.rows(labelled(rows, some)), len(some), names=some.names)
+
     if model.aggregation == "fedavg":
-        tasks.append(lambda: average(federation, name, view))
-    fit, *means = federation.together(tasks)
-    estimates, covariance = in_study_units(columns, fit.coefficients, fit.covariance)
-    exact = Fit(
+        fitted, mean = federation.together([lambda: of(columns), lambda: average(federation, name, view)])
+        exact = _fit(columns, fitted, _notes(columns, fitted, rows) | path_notes(path))
+        return averaged(columns, exact, fitted.coefficients, mean)
+    tests: dict[str, likelihood.ChiSquared] = {}
+    if model.tests == "likelihood_ratio" and inference.final(rows):
+        fitted, reduced = inference.without_each(
+            federation, columns, lambda: of(columns), lambda out: of(inference.rest_of(columns, out))
+        )
+        tests = {
+            variable: likelihood.ratio_test(
+                fitted.log_likelihood, without.log_likelihood, len(fitted.coefficients) - len(without.coefficients)
+            )
+            for variable, without in reduced.items()
+        }
+    else:
+        fitted = of(columns)
+    notes = _notes(columns, fitted, rows)
+    if tests:
+        notes["likelihood_ratio"]["variables"] = inference.variable_tests(columns, tests)
+    return _fit(columns, fitted, notes | path_notes(path))
+
+
+def _firth(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
+    """As `fit`; its tests compare with the penalty of the full design, as logistf does."""
+    sums = federation.rows(labelled(rows, columns))
+    width, names = len(columns), columns.names
+    tests: dict[str, likelihood.ChiSquared] = {}
+    model_test = None
+    if model.tests == "likelihood_ratio" and inference.final(rows):
+        nothing, (fitted, reduced) = federation.together(
+            [
+                lambda: firth.fit(sums, width, names=names, zero=range(width)),
+                lambda: inference.without_each(
+                    federation,
+                    columns,
+                    lambda: firth.fit(sums, width, names=names),
+                    lambda out: firth.fit(sums, width, names=names, zero=out),
+                ),
+            ]
+        )
+        groups = inference.grouped(columns)
+        tests = {name: firth.ratio_test(fitted, without, len(groups[name])) for name, without in reduced.items()}
+        model_test = firth.ratio_test(fitted, nothing, width)
+    else:
+        fitted = firth.fit(sums, width, names=names)
+    notes = {
+        "log_likelihood": fitted.log_likelihood,
+        "penalised_log_likelihood": fitted.penalised_log_likelihood,
+        "patients": fitted.patients,
+        "penalty": "firth",
+        **(inference.inflation(columns, fitted.gram) if inference.final(rows) else {}),
+        **path_notes(path),
+    }
+    if model_test is not None:
+        notes["likelihood_ratio"] = {**model_test.plain(), "variables": inference.variable_tests(columns, tests)}
+    return _fit(columns, fitted, notes)
+
+
+def _fit(columns: Columns, fitted: logistic.Logistic | firth.Firth, notes: dict[str, Any]) -> Fit:
+    estimates, covariance = in_study_units(columns, fitted.coefficients, fitted.covariance)
+    return Fit(
         columns=columns,
-        published={**columns.recipe, "coefficients": fit.coefficients},
+        published={**columns.recipe, "coefficients": fitted.coefficients},
         terms=("(Intercept)", *columns.names),
         estimates=estimates,
         covariance=covariance,
-        notes={"log_likelihood": float(fit.log_likelihood), "patients": int(fit.patients), **path_notes(path)},
+        notes=notes,
     )
-    return averaged(columns, exact, fit.coefficients, means[0]) if means else exact
+
+
+def _notes(columns: Columns, fitted: logistic.Logistic, rows: dict[str, Any]) -> dict[str, Any]:
+    """What follows from the fit's own sums."""
+    notes: dict[str, Any] = {"log_likelihood": float(fitted.log_likelihood), "patients": int(fitted.patients)}
+    if inference.final(rows):
+        notes |= {
+            "aic": fitted.aic,
+            "bic": fitted.bic,
+            "likelihood_ratio": fitted.likelihood_ratio.plain(),
+            **inference.inflation(columns, fitted.gram),
+        }
+    return notes
