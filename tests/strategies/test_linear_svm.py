@@ -105,3 +105,26 @@ def test_separated_classes_stay_finite(rows):
 def test_one_class_is_refused(rows):
     with pytest.raises(NotIdentifiable, match="with and without"):
         linear_svm.fit(PooledSites([take(rows, rows.y == 1)]), 10, penalty=1.0)
+
+
+def test_newton_s_matrices_would_give_a_patient_away(rows):
+    """Why no second moments are asked for: of two steps whose margins differ by a patient, the difference is the row."""
+    design, sign = np.column_stack([np.ones(569), rows.x]), 2 * rows.y - 1
+    w, last, rebuilt = np.zeros(11), None, None
+    for _ in range(30):
+        inside = sign * (design @ w) < 1
+        information = design[inside].T @ design[inside]
+        if last is not None and np.sum(inside != last[0]) == 1:
+            values, vectors = np.linalg.eigh(information - last[1])
+            largest = np.argmax(np.abs(values))
+            row = vectors[:, largest] * np.sqrt(np.abs(values[largest]))
+            rebuilt = row / row[0]
+            break
+        last = inside, information
+        short = 1 - sign[inside] * (design[inside] @ w)
+        gradient = w - 2 * design[inside].T @ (sign[inside] * short)
+        w = w - np.linalg.solve(np.eye(11) + 2 * information, gradient)
+    assert rebuilt is not None
+    assert np.abs(rebuilt - design).max(axis=1).min() < 1e-9  # a patient's standardised values
+    answer = linear_svm.loss.local(rows, coefficients=w, held_out=-1, kernel=None)
+    assert sum(np.size(field) for field in answer) == 11 + 3
