@@ -57,7 +57,7 @@ def surface(inside: NDArray[np.bool_], spacing_mm: Array) -> tuple[float, float,
     """
     cubes = _cubes(inside)
     area = float(np.bincount(cubes.ravel(), minlength=256) @ _areas(tuple(spacing_mm)))
-    points = _vertices(inside) * spacing_mm
+    points = surface_vertices(inside) * spacing_mm
     within_planes = [_longest_within_planes(points, axis) for axis in range(3)]
     return area, _volume(cubes) * float(np.prod(spacing_mm)), [*within_planes, _longest(points)]
 
@@ -120,7 +120,7 @@ def _volume(cubes: NDArray[np.uint8]) -> float:
     return volume
 
 
-def _vertices(inside: NDArray[np.bool_]) -> Array:
+def surface_vertices(inside: NDArray[np.bool_]) -> Array:
     """Vertices of the surface: midpoints between each voxel inside and a neighbour outside, (n, 3) in voxels."""
     vertices = []
     for axis in range(3):
