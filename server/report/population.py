@@ -11,6 +11,7 @@ from cohortium.server.report.text import COHORTS, absent, cohort_label, count, n
 Record = Mapping[str, Any]
 COUNTED = ("binary", "categorical")
 PARTS = ("train", "internal", "external")
+DIFFERENCE = "SMD"
 TESTS = {
     "t": "Student's t test",
     "anova": "analysis of variance",
@@ -79,11 +80,13 @@ def table_one(entries: Sequence[Record], caption: str) -> Grid | None:
     cohorts = list(dict.fromkeys(sorted((_cohort(entry) for entry in entries), key=_cohort_rank)))
     groups = list(dict.fromkeys(group for entry in entries for group in entry.get("groups") or ()))
     tests = [TESTS[test] for test in TESTS if any(entry.get("test") == test for entry in entries)]
-    heads = [head for cohort in cohorts for head in (*(_head(entries, cohort, group) for group in groups), "p")]
+    last = ["p", DIFFERENCE] if any("standardised_difference" in entry for entry in entries) else ["p"]
+    heads = [head for cohort in cohorts for head in (*(_head(entries, cohort, group) for group in groups), *last)]
+    explained = f" {DIFFERENCE}: standardised difference, second group less first." if len(last) > 1 else ""
     grid = Grid(
-        caption + (f" p by {', '.join(tests)}." if tests else ""),
+        caption + (f" p by {', '.join(tests)}." if tests else "") + explained,
         ["", *heads],
-        [(cohort_label(cohort), len(groups) + 1) for cohort in cohorts],
+        [(cohort_label(cohort), len(groups) + len(last)) for cohort in cohorts],
     )
     for variable in dict.fromkeys(entry["variable"] for entry in entries):
         by_cohort = {_cohort(entry): entry for entry in entries if entry["variable"] == variable}
@@ -139,7 +142,11 @@ def _row(
         of_groups = [entry if absent(entry) else figures.get(group) for group in groups]
         # Why a whole group is not there is said once, in the variable's first row.
         cells += [grid.cell(figure, write) if with_p or not absent(figure) else "" for figure in of_groups]
-        cells.append(grid.cell(entry.get("p"), p_value) if with_p and not absent(entry) else "")
+        told = with_p and not absent(entry)
+        cells.append(grid.cell(entry.get("p"), p_value) if told else "")
+        if DIFFERENCE in grid.columns:
+            difference = entry.get("standardised_difference") if told else None
+            cells.append(grid.cell(difference, lambda d: number(d, 2)) if difference is not None else "")
     grid.row(head, cells, indented=not with_p)
 
 

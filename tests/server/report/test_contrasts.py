@@ -1,6 +1,6 @@
 """Contrasts: the tables of comparisons, reclassification, interactions and updates say what results.json says."""
 
-from cohortium.server.report import contrasts
+from cohortium.server.report import contrasts, population
 
 PAIR = {"cohort": "internal", "a": "full_model", "b": "age", "test": "delong", "difference": 0.08, "ci": [0.03, 0.13]}
 NONE = {"undefined": "no variance"}
@@ -63,3 +63,14 @@ def test_updating():
     assert rows["Internal validation"] == ["new intercept", "0.340", "1.000", "<0.001", "0.30"]
     assert list(rows) == ["Internal validation", "External validation", "External validation, site north"]
     assert contrasts.updating_grid({"internal": {}}, "") is None
+
+
+def test_table_one_shows_standardised_differences_where_there_are_any():
+    group = {"n": 10, "missing": 0, "mean": 3.0, "sd": 1.0}
+    entry = {"variable": "age", "kind": "continuous", "cohort": "train", "groups": {"0": group, "1": group}, "p": 0.4}
+    grid = population.table_one(
+        [entry | {"standardised_difference": -0.21}, entry | {"variable": "weight"}], "Table 1."
+    )
+    assert grid.columns[-2:] == ["p", "SMD"]
+    assert [row.cells[-1].text for row in grid.rows] == ["−0.21", ""]
+    assert population.table_one([entry], "Table 1.").columns[-1] == "p"
