@@ -1,4 +1,4 @@
-"""Release classifiers: the sums that networks, support vector machines and boosted trees are trained on, and their sizes."""
+"""Release classifiers: the sums that networks, vector machines and boosted trees are trained on, and their sizes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -108,7 +108,7 @@ def test_one_class_is_refused(rows):
 
 
 def test_newton_s_matrices_would_give_a_patient_away(rows):
-    """Why no second moments are asked for: of two steps whose margins differ by a patient, the difference is the row."""
+    """Why no second moments are asked for: where the margins of two steps differ by a patient, so do the matrices."""
     design, sign = np.column_stack([np.ones(569), rows.x]), 2 * rows.y - 1
     w, last, rebuilt = np.zeros(11), None, None
     for _ in range(30):
