@@ -48,7 +48,9 @@ def nomogram(explanation: Record, *, caption: str) -> Picture | None:
     if found is None or absent(found) or not found["points_per_unit"]:
         return None
     axes_of = found["axes"]
-    rows = ["Points", *(words(axis["variable"]) for axis in axes_of), "Total points"] + ["Risk"] * bool(found["risk"])
+    rows = ["Points", *(words(axis["variable"]) for axis in axes_of), "Total points"] + ["Risk"] * (
+        len(found["risk"]) > 1
+    )
     total = found["highest_total"]
     with panel(width_in=6.4, height_in=0.5 + 0.48 * len(rows)) as (figure, axes):
         _axis(axes, 0, [(float(p), f"{p}") for p in range(0, 101, 20)])
@@ -56,7 +58,7 @@ def nomogram(explanation: Record, *, caption: str) -> Picture | None:
             _axis(axes, y, _ticks(axis["points"]))
         at = len(axes_of) + 1
         _axis(axes, at, [(100.0 * k / TICKS, number(total * k / TICKS, 0)) for k in range(TICKS + 1)])
-        if found["risk"]:
+        if len(found["risk"]) > 1:
             _axis(axes, at + 1, _thinned([(100 * t / total, f"{100 * risk:g}%") for t, risk in found["risk"]]))
         axes.set_yticks(range(len(rows)), rows)
         axes.set(xlim=(-4, 104), ylim=(len(rows) - 0.3, -0.6), xticks=[])
@@ -102,9 +104,10 @@ def _joined(ticks: list[tuple[float, str]], least: float = 4.0) -> list[tuple[fl
 
 
 def _thinned(ticks: list[tuple[float, str]], least: float = 6.0) -> list[tuple[float, str]]:
-    """Ticks in order, without those closer than `least` points to the one before."""
-    kept: list[tuple[float, str]] = []
-    for place, label in sorted(ticks, key=lambda tick: tick[0]):
-        if not kept or place - kept[-1][0] >= least:
-            kept.append((place, label))
-    return kept
+    """Ticks in order, both ends among them, the others at least `least` points from the one before and the last."""
+    first, *inner, last = sorted(ticks, key=lambda tick: tick[0])
+    kept = [first]
+    for tick in inner:
+        if min(tick[0] - kept[-1][0], last[0] - tick[0]) >= least:
+            kept.append(tick)
+    return [*kept, last]

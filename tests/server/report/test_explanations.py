@@ -42,5 +42,6 @@ def test_the_nomogram_names_its_axes():
     assert drawn.source.startswith("data:image/svg")
     assert "age 52; chest pain 100" in drawn.alt
     assert explanations.nomogram({"nomogram": NOMOGRAM | {"points_per_unit": 0.0}}, caption="") is None
-    assert explanations._thinned([(61.0, "5%"), (62.0, "6%"), (8.0, "1%")]) == [(8.0, "1%"), (61.0, "5%")]
+    ticks = [(61.0, "5%"), (62.0, "6%"), (8.0, "1%"), (30.0, "2%")]
+    assert explanations._thinned(ticks) == [(8.0, "1%"), (30.0, "2%"), (62.0, "6%")]
     assert explanations._joined([(17.0, "3"), (15.0, "1"), (0.0, "2")]) == [(0.0, "2"), (15.0, "1, 3")]
