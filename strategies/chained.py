@@ -13,7 +13,7 @@ The outcome is not among the columns: a filled value that knew it would flatter 
 is published; a site fills its own gaps with them, also where it took no part in the fit.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def complete(rows: Incomplete, chain: Chain) -> Array:
 
 
 @statistic("chained.products", adds_over="rows")
-def products(rows: Incomplete, *, chain: dict[str, Array], target: int) -> Products:
+def products(rows: Incomplete, *, chain: dict[str, Any], target: int) -> Products:
     """Cross-products of a site's rows, filled by the equations so far.
 
     Parameters

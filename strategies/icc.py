@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.rows import Array, Counts
@@ -42,7 +43,7 @@ def agreement(rows: Repeated, *, centre: Array, scale: Array) -> Agreement:
         Roughly mean and standard deviation; they keep fixed point fine and cancel from the result.
     """
     z = (rows.x - centre[:, None]) / scale[:, None]
-    known = ~np.isnan(z).any(axis=2)
+    known: NDArray[np.bool_] = np.all(np.isfinite(z), axis=2)
     z = np.where(known[:, :, None], z, 0.0)
     return Agreement(known.sum(axis=0), z.sum(axis=0), (z.mean(axis=2) ** 2).sum(axis=0), (z**2).sum(axis=(0, 2)))
 

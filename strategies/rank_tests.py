@@ -181,7 +181,7 @@ class _Recorded:
 
     def roundest(self, columns: Counts, low: Array, high: Array) -> Array:
         """Recorded value with fewest digits in each cell [low, high), standardised."""
-        ends = np.stack([low, high]).clip(-1e300, 1e300) * self.scale[columns] + self.centre[columns]
+        ends = np.stack([low, high]).clip(-1e150, 1e150) * self.scale[columns] + self.centre[columns]
         a, b = np.nan_to_num(ends)
         negative = b < 0
         magnitude = shortest_decimal(np.where(negative, -b, a).clip(0), np.where(negative, -a, b).clip(0))
@@ -236,7 +236,7 @@ def _cells(columns: Counts, edges: Array, counts: Counts) -> _Found:
 
 def _bounds(found: _Found, columns: int) -> _Bounds:
     def of_columns(values: Array | Counts) -> Array:
-        return np.bincount(found.column, weights=values, minlength=columns)
+        return np.bincount(found.column, weights=values, minlength=columns).astype(np.float64)
 
     zeros, ones = of_columns(found.zeros), of_columns(found.ones)
     starts = np.concatenate([[0.0], np.cumsum(zeros)[:-1]])

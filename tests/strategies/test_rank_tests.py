@@ -66,6 +66,14 @@ def test_any_threshold_and_unscaled_rows(radiomics, threshold):
     np.testing.assert_array_equal(ours.kept, np.flatnonzero(pooled(rows)[0] < threshold))
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_units_do_not_matter(radiomics, unit):
+    rows = radiomics[0]._replace(x=radiomics[0].x[:, :40])
+    recorded = {"centre": np.full(40, 7 * unit), "scale": np.full(40, 3 * unit), "fill": np.full(40, 7 * unit)}
+    ours = rank_tests.screen(PooledSites([rows]), 40, 0.05, **recorded)
+    np.testing.assert_array_equal(ours.kept, np.flatnonzero(pooled(rows)[0] < 0.05))
+
+
 def test_a_threshold_that_is_a_p_value(radiomics):
     """The hardest decision: the threshold itself is some feature's p, or the next double above it."""
     rows = radiomics[0]._replace(x=radiomics[0].x[:, 1:60])
