@@ -234,6 +234,8 @@ class Validation(Keys):
     explain: tuple[Literal["shap", "permutation", "nomogram"], ...] = Field(
         default=(), exclude_if=lambda value: not value
     )
+    # left out of the hash where it is not asked for: a study without it is the study it always was
+    calibration_slope: Literal["within_sites"] | None = Field(default=None, exclude_if=lambda value: value is None)
     analysis: tuple[Analysis, ...] = ()
 
     @field_validator("decision_thresholds")

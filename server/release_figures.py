@@ -20,6 +20,7 @@ from cohortium.strategies import (
     discrimination,
     reclassification,
     score_bins,
+    slope_within_sites,
     survival,
     survival_calibration,
     survival_groups,
@@ -47,7 +48,11 @@ def figure_names(study: Study, spec: CohortSpec) -> list[str]:
     names = {"binary": BINARY_FIGURES, "survival": tuple(f"survival.{name}" for name in SURVIVAL_FIGURES)}
     kinds = dict.fromkeys(study.endpoint[endpoint].kind for endpoint in by_endpoint(spec))
     compared = ["comparisons"] if spec.compare else []
-    return [name for kind in kinds for name in names[kind]] + compared
+    slopes = "survival" in kinds and study.validation.calibration_slope
+    asked = ["survival.calibration_slope_within_sites"] if slopes else []
+    if any(getattr(study.endpoint[endpoint], "competing", ()) for endpoint in by_endpoint(spec)):
+        asked.append("survival.competing_risks")
+    return [name for kind in kinds for name in names[kind]] + asked + compared
 
 
 def figures(study: Study) -> Iterator[Release]:
@@ -147,6 +152,9 @@ def _over_time(
         yield _cells(study, part, purpose, survival_calibration.cell_sums, rows, **predicted)
     if predicting and horizons:
         yield release(study, part, purpose, concordance.squared_errors, squared_errors)
+    if study.validation.calibration_slope and any(study.endpoint_of(m.name).kind == "survival" for m in models):
+        asked = {"slopes": np.ones(scored), "time_step": 1.0}
+        yield release(study, part, purpose, slope_within_sites.terms, lambda: (rows, asked))
     if known.competing:
         rivals = ScoredCompeting(*rows, NOBODY.astype(np.int64))
         yield from timeline(study, part, purpose, rivals)

@@ -136,6 +136,7 @@ def study_settings(study: Study) -> dict[str, Any]:
         "cutoff_rule": "youden" if study.validation.cutoff == "log_rank" else study.validation.cutoff,
         "bootstrap": study.validation.bootstrap,
         "seed": study.study.seed,
+        "calibration_slope": study.validation.calibration_slope,
         "folds": 1,
         "cohort": "validation",
         "timing": {

@@ -16,7 +16,8 @@ MODULES = (
     "icc", "lasso", "lasso_cox", "levels", "local_fits",
     "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
     "quantiles", "rank_correlation", "rank_tests", "reclassification",
-    "score_bins", "screening", "site_effects", "survival", "survival_calibration", "survival_groups", "table_one",
+    "score_bins", "screening", "site_effects", "slope_within_sites", "survival",
+    "survival_calibration", "survival_groups", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""
 

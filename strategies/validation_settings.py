@@ -42,6 +42,8 @@ class Settings:
         The same at each of `time_dependent.evaluation_cells`, over which the Brier score is integrated.
     log_hazards : tuple of str
         Models whose score is a log relative hazard, so that it has a calibration slope.
+    calibration_slope : {None, "within_sites"}
+        Whether survival models have a calibration slope stratified by site: about 4 more sums.
     compare : tuple of pairs of models
         Whose C-indices are compared.
     concordance : {"pooled", "within_site"}
@@ -62,6 +64,7 @@ class Settings:
     seed: int = 0
     baseline_curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     log_hazards: tuple[str, ...] = ()
+    calibration_slope: Literal["within_sites"] | None = None
     compare: tuple[tuple[str, str], ...] = ()
     concordance: Literal["pooled", "within_site"] = "pooled"
 

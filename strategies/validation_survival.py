@@ -16,11 +16,11 @@ from cohortium.common.federation import Federation
 from cohortium.strategies import (
     concordance,
     concordance_pairs,
-    cutoff,
+    risk_groups,
     score_bins,
+    slope_within_sites,
     survival,
     survival_calibration,
-    survival_groups,
     time_dependent,
 )
 from cohortium.strategies.rows import Array, Counts
@@ -28,7 +28,6 @@ from cohortium.strategies.validation_settings import Figure, Settings, defined, 
 
 OF_PREDICTIONS = ("calibration_at", "decision_curve_at")
 OF_SCORES = ("c_index", "uno_c", "auc_at", "auc_at_ci", "calibration_slope", *OF_PREDICTIONS)
-OF_GROUPS = ("kaplan_meier", "median", "log_rank", "log_rank_within_sites", "hazard_ratio", "survival_at", "rmst_at")
 NO_BASELINE = undefined("the model predicts no survival at this time: it has no baseline hazard over all sites")
 SURVIVAL_FIGURES = (
     "n", "events", "c_index", "uno_c", "auc_at", "auc_at_ci", "brier_at", "scaled_brier_at", "integrated_brier",
@@ -75,11 +74,32 @@ def validate_survival(
     points = concordance.points(total, horizons)
     parts: list[Callable[[], Any]] = [
         lambda: _ranking(federation, models, edges, points, total, settings),
-        lambda: _groups(federation, models, points, settings),
+        lambda: risk_groups.figures(federation, models, points, settings),
         lambda: _brier(federation, models, total, settings),
+        lambda: _slopes_within_sites(federation, models, settings),
     ]
-    ranking, groups, brier = federation.together(parts)
-    return {name: {"n": n, "events": events} | ranking[name] | brier[name] | groups[name] for name in models}
+    found = federation.together(parts)
+    return {name: {"n": n, "events": events} | {k: v for of in found for k, v in of[name].items()} for name in models}
+
+
+def _slopes_within_sites(
+    federation: Federation, models: Sequence[str], settings: Settings
+) -> dict[str, dict[str, Figure]]:
+    """Calibration slopes stratified by site, where the study asks for them."""
+    if settings.calibration_slope is None or not set(models) & set(settings.log_hazards):
+        return {name: {} for name in models}
+    found = slope_within_sites.slopes(federation, len(models), time_step=settings.time_step)
+    why = undefined("the score of this model is no log hazard")
+    return {
+        name: {"calibration_slope_within_sites": _estimate(slope) if name in settings.log_hazards else why}
+        for name, slope in zip(models, found, strict=True)
+    }
+
+
+def _estimate(found: survival_calibration.Estimate | Undefined) -> Figure:
+    if isinstance(found, Undefined):
+        return undefined(found)
+    return {"estimate": found.value, "ci": list(found.confidence_interval())}
 
 
 def _ranking(
@@ -177,11 +197,7 @@ def _slope(table: Counts, score: Array | None, single: NDArray[np.bool_]) -> Fig
             'needs a score that is a log hazard, and each on its own: a survival model, and score_resolution = "exact"'
         )
 
-    def slope() -> Figure:
-        found = survival_calibration.slope(table, score)
-        return {"estimate": found.value, "ci": list(found.confidence_interval())}
-
-    return defined(slope)
+    return defined(lambda: _estimate(survival_calibration.slope(table, score)))
 
 
 def _at_risk(table: Counts, points: Counts, risk: Array | None, settings: Settings) -> dict[str, Figure]:
@@ -207,74 +223,6 @@ def _at_risk(table: Counts, points: Counts, risk: Array | None, settings: Settin
         "calibration_at": _by_time(settings, [defined(lambda h=h: calibration(h)) for h in at]),
         "decision_curve_at": _by_time(settings, [defined(lambda h=h: benefit(h)) for h in at]),
     }
-
-
-def _groups(
-    federation: Federation, models: Sequence[str], points: Counts, settings: Settings
-) -> dict[str, dict[str, Figure]]:
-    """Survival of low and high risk, and how the two compare."""
-    none = undefined("no cut-off was chosen for this model")
-    figures: dict[str, dict[str, Figure]] = {name: dict.fromkeys(OF_GROUPS, none) for name in models}
-    cutoffs = cutoff.on_grid(np.array([settings.cutoffs.get(name, 0.0) for name in models]))
-    if not settings.cutoffs:
-        return figures
-    step = settings.time_step
-    asked: list[Callable[[], Any]] = [
-        lambda: federation.sum(survival.exits_by_group, points=points, cutoffs=cutoffs, time_step=step),
-        lambda: survival_groups.stratified_log_rank(federation, cutoffs, time_step=step),
-    ]
-    sums, within = federation.together(asked)
-    time = np.concatenate([[0.0], points * step])
-    for m, name in enumerate(models):
-        if name in settings.cutoffs:
-            figures[name] = _of_groups(time, sums.events[m], survival.at_risk(sums.exits[m]), within[m], settings)
-    return figures
-
-
-def _of_groups(
-    time: Array, events: Counts, at_risk: Counts, within_sites: Figure, settings: Settings
-) -> dict[str, Figure]:
-    small = {"withheld": f"a risk group has fewer than {settings.minimum_count} patients"}
-    curves: dict[str, Figure] = {}
-    medians: dict[str, Figure] = {}
-    for g, group in enumerate(("low", "high")):
-        if at_risk[g, 0] == 0:
-            curves[group] = medians[group] = undefined("no patient is in this risk group")
-        elif at_risk[g, 0] < settings.minimum_count:
-            curves[group] = medians[group] = small
-        else:
-            curve = survival.kaplan_meier(time, events[g], at_risk[g], minimum_count=settings.minimum_count)
-            limits = (curve.time, curve.survival, curve.lower, curve.upper)
-            curves[group] = [[*map(float, row), int(n)] for *row, n in zip(*limits, curve.at_risk, strict=True)]
-            medians[group] = defined(lambda curve=curve: curve.median)
-            medians[f"{group}_ci"] = defined(lambda curve=curve: _median_interval(curve))
-
-    def log_rank() -> Figure:
-        chi2, p = survival.log_rank(events, at_risk)
-        return {"chi2": chi2, "p": p}
-
-    def hazard_ratio() -> Figure:
-        ratio = survival.hazard_ratio(events, at_risk)
-        return {"estimate": ratio.estimate, "ci": list(ratio.confidence_interval()), "p": ratio.p}
-
-    shown = not (0 < at_risk[:, 0].min() < settings.minimum_count)
-    return {
-        "kaplan_meier": curves,
-        "median": medians,
-        "log_rank": defined(log_rank) if shown else small,
-        "hazard_ratio": defined(hazard_ratio) if shown else small,
-        "log_rank_within_sites": within_sites if shown else small,
-        **(survival_groups.figures(time, events, at_risk, settings) if shown else _not_shown(small)),
-    }
-
-
-def _not_shown(why: Figure) -> dict[str, Figure]:
-    return {"survival_at": why, "rmst_at": why}
-
-
-def _median_interval(curve: survival.Curve) -> Figure:
-    low, high = survival_groups.median_interval(curve)
-    return [low, undefined("the upper limit of survival stays above one half") if high is None else high]
 
 
 def _brier(

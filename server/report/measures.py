@@ -131,6 +131,7 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.competing_risks.gray": ("Gray's test χ², beside competing events", _log_rank),
     "survival.uno_c": ("Uno's C (95% CI), to the last horizon", with_interval),
     "survival.calibration_slope": ("Calibration slope of the score (95% CI)", with_interval),
+    "survival.calibration_slope_within_sites": ("Calibration slope, stratified by site (95% CI)", with_interval),
     "survival.integrated_brier": ("Integrated Brier score", with_interval),
     "survival.integrated_brier.scaled": ("Integrated Brier score, gain over the null model", with_interval),
 }

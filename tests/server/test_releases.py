@@ -54,6 +54,7 @@ predictors = ["age", "marker"]
 
 [validation]
 cutoff = "log_rank"
+calibration_slope = "within_sites"
 compare = [["pooled", "by_site"]]
 
 [[validation.analysis]]
