@@ -104,7 +104,8 @@ def histograms(
     """
     trees = Trees(feature, threshold, value)
     at = leaves(trees, rows.x)
-    risk = special.expit(linear_predictor(Trees(*(field[:-1] for field in trees)), base, rows.x))
+    before = Trees(feature[:-1], threshold[:-1], value[:-1])
+    risk = special.expit(linear_predictor(before, base, rows.x))
     nodes, (columns, bins) = 2**level, (len(cuts), cuts.shape[1] + 1)
     node = at[-1] - (nodes - 1)
     here = (node >= 0) & (node < nodes)  # the others ended in a leaf above
@@ -167,7 +168,8 @@ def fit(
     base = float(special.logit(events / patients))
     grown = _empty(0, max_depth)
     for _ in range(trees):
-        grown = Trees(*(np.concatenate(pair) for pair in zip(grown, _empty(1, max_depth), strict=True)))
+        new = _empty(1, max_depth)
+        grown = Trees(*map(np.concatenate, zip(grown, new, strict=True)))  # type: ignore[arg-type]  # field by field
         _grow(federation, grown, base, cuts, max_depth, (learning_rate, l2, min_child_weight))
     return Boosted(trees=grown, base=base, cuts=cuts, patients=patients)
 
