@@ -88,10 +88,13 @@ def _observed_to_expected(calibration: Any) -> str:
 
 
 def _of_groups(at: Any, digits: int) -> str:
-    return "; ".join(
-        f"{group} {absent(at[group]).kind if absent(at[group]) else with_interval(at[group], digits)}"  # type: ignore[union-attr]
-        for group in ("low", "high")
-    )
+    """Both risk groups, and high less low where there is a difference."""
+    said = []
+    for name in ("low", "high", "difference"):
+        missing = absent(at.get(name))
+        if name in at and not (name == "difference" and missing):
+            said.append(f"{name} {missing.kind if missing else with_interval(at[name], digits)}")
+    return "; ".join(said)
 
 
 def _hazard_ratio(ratio: Any) -> str:
