@@ -5,9 +5,9 @@ site.toml never leaves the site. Paths in it resolve from its folder. See docs/s
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from cohortium.common.declared_files import file_or_folder, read_toml, validate
 from cohortium.common.errors import SiteError
@@ -51,19 +51,49 @@ class Data(Keys):
     encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
 
 
+def _for_each_patient(pattern: str) -> str:
+    if set(re.findall(r"\{[^}]*\}", pattern)) != {"{patient_id}"}:
+        raise ValueError("needs the placeholder {patient_id} and no other: each patient has its own file")
+    return pattern
+
+
+Pattern = Annotated[Text, AfterValidator(_for_each_patient)]
+
+
+class MaskFile(Keys):
+    """mask.REGION of [images.NAME]: the file, and which part of it the region is where it holds several.
+
+    `roi` and `segment` are names that the region may have in this site's files; the first that a file holds is taken.
+    """
+
+    path: Pattern
+    roi: tuple[Text, ...] = ()
+    segment: tuple[Text | Annotated[int, Field(ge=1)], ...] = ()
+    label: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("roi", "segment", mode="before")
+    @classmethod
+    def _one_or_several(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str | int) and not isinstance(names, bool) else names
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (len(self.roi) > 0) + (len(self.segment) > 0) + (self.label is not None) > 1:
+            raise ValueError("give one of roi (RTSTRUCT), segment (DICOM SEG) and label (a mask of several values)")
+        return self
+
+
+def _with_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
 class ImageFiles(Keys):
     """[images.NAME]: a file or DICOM folder for each patient, and the mask of each region on it."""
 
-    image: Text
-    mask: dict[str, Text] = Field(default_factory=dict)
-
-    @field_validator("image", "mask")
-    @classmethod
-    def _one_file_a_patient(cls, patterns: Any) -> Any:
-        for pattern in [patterns] if isinstance(patterns, str) else patterns.values():
-            if set(re.findall(r"\{[^}]*\}", pattern)) != {"{patient_id}"}:
-                raise ValueError("needs the placeholder {patient_id} and no other: each patient has its own file")
-        return patterns
+    image: Pattern
+    mask: dict[str, Annotated[MaskFile, BeforeValidator(_with_path, json_schema_input_type=Text | MaskFile)]] = Field(
+        default_factory=dict
+    )
 
 
 class Site(Keys):
@@ -102,7 +132,7 @@ class Site(Keys):
 
     def mask_file(self, image: str, region: str, patient_id: str) -> Path:
         """File of a patient's mask of a region on an image."""
-        return self._folder / self.images[image].mask[region].replace("{patient_id}", patient_id)
+        return self._folder / self.images[image].mask[region].path.replace("{patient_id}", patient_id)
 
     def with_workspace(self, workspace: Path) -> "Site":
         """The same site with another workspace (absolute, or relative to site.toml)."""

@@ -23,11 +23,12 @@ from cohortium.client.imaging.store import content_key
 from cohortium.common.errors import CaseError
 from cohortium.common.study import Study
 from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
+from cohortium.sites.site_file import MaskFile
 
 REVISION = 1
 """Raise it with every change of this package that changes a number: finished cases are then computed anew."""
 
-LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets")
+LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "pydicom", "highdicom")
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ class Recipe:
 
 
 class CaseFiles(NamedTuple):
-    """A patient's files: image by name, mask by (image, region)."""
+    """A patient's files: image by name, mask by (image, region) and which part of its file it is."""
 
     patient_id: str
     images: dict[str, Path]
     masks: dict[tuple[str, str], Path]
+    parts: dict[tuple[str, str], MaskFile]
 
 
 class Measured(NamedTuple):
@@ -108,7 +110,8 @@ def case_key(files: CaseFiles, recipe: Recipe) -> str:
     """
     images = {name: fingerprint(path, "image") for name, path in files.images.items()}
     masks = {f"{image}/{region}": fingerprint(path, "mask") for (image, region), path in files.masks.items()}
-    what = {"revision": REVISION, "recipe": recipe.plain(), "images": images, "masks": masks}
+    parts = {f"{i}/{r}": part.model_dump(exclude={"path"}) for (i, r), part in files.parts.items()}
+    what = {"revision": REVISION, "recipe": recipe.plain(), "images": images, "masks": masks, "parts": parts}
     return content_key(what, LIBRARIES)
 
 
@@ -126,9 +129,9 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     for image, region in recipe.pairs:
         try:
             if image not in volumes:
-                volumes[image] = read_image(files.images[image])
+                volumes[image] = read_image(files.images[image], recipe.image[image].modality)
             base = recipe.base(region)
-            mask = read_mask(files.masks[image, base], volumes[image])
+            mask = read_mask(files.masks[image, base], volumes[image], files.parts[image, base])
             crop = _on_study_grid(volumes[image], mask, image, region, recipe)
             check_extent(crop.region)
             for name, settings in recipe.sets_on(image, region):

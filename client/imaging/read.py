@@ -7,13 +7,23 @@ bias the study without a trace.
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from cohortium.client.imaging import nifti
+from cohortium.client.imaging.dicom_file import damaged, is_dicom, read_header, tag, text
+from cohortium.client.imaging.dicom_seg import read_segment
+from cohortium.client.imaging.dicom_series import FRAME, PATIENT, read_series, slice_files
+from cohortium.client.imaging.findings import Finding, refuse
+from cohortium.client.imaging.identity import identity_findings
+from cohortium.client.imaging.rtstruct import frames_of_reference, read_contours
 from cohortium.common.errors import CaseError, SiteError
+from cohortium.sites.site_file import MaskFile
 
 CORNER_TOLERANCE = 0.01
 """Voxels by which corners of image and mask may differ: headers store positions in single precision."""
@@ -63,15 +73,20 @@ def unreadable_disk(path: Path, role: str, broken: OSError) -> SiteError:
     return SiteError(f"{role} {path}: {reason}; {remedy}, then run prepare again (finished cases are kept)")
 
 
-def read_image(path: Path) -> sitk.Image:
+def read_image(path: Path, modality: str = "OTHER") -> sitk.Image:
     """A three-dimensional image of one channel without NaN, as stored (NIfTI, NRRD, MetaImage or a DICOM folder).
+
+    Parameters
+    ----------
+    modality : str
+        What the study says it is; DICOM files must agree, other formats do not say.
 
     Raises
     ------
     CaseError
         ``image is unreadable``, ``image is not three-dimensional``, ``image has NaN or infinite values`` and their kin.
     """
-    image, finite = _read(path, "image")
+    image, finite = _read(path, "image", modality)
     # Integers cannot be NaN: spare the pass over large CT volumes.
     if "float" in image.GetPixelIDTypeAsString():
         finite = finite and bool(np.isfinite(sitk.GetArrayViewFromImage(image)).all())
@@ -80,8 +95,13 @@ def read_image(path: Path) -> sitk.Image:
     return image
 
 
-def read_mask(path: Path, image: sitk.Image) -> sitk.Image:
-    """A region on the grid of `image`: 1 where the mask is not 0, uint8.
+def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> sitk.Image:
+    """A region on the grid of `image`: 1 inside, uint8; from a mask, a DICOM structure set or a DICOM segmentation.
+
+    Parameters
+    ----------
+    part : MaskFile, optional
+        Which region of the file it is; without it, where a mask is not 0, or the only region of the file.
 
     Raises
     ------
@@ -89,8 +109,20 @@ def read_mask(path: Path, image: sitk.Image) -> sitk.Image:
         ``mask is unreadable``, ``mask is empty``, ``mask lies outside the image``,
         ``mask and image differ in geometry`` and their kin.
     """
+    try:
+        drawn = _drawn(path, image, part)
+    except OSError as broken:
+        raise unreadable_disk(path, "mask", broken) from broken
+    if drawn is not None:
+        if not drawn.any():
+            raise CaseError("mask is empty", str(path))
+        region = sitk.GetImageFromArray(drawn)
+        region.CopyInformation(image)
+        return region
+    if part is not None and (part.roi or part.segment):
+        raise CaseError("mask is no DICOM structure set or segmentation", str(path))
     mask, _ = _read(path, "mask")
-    region = sitk.Cast(mask != 0, sitk.sitkUInt8)
+    region = sitk.Cast(mask != 0 if part is None or part.label is None else mask == part.label, sitk.sitkUInt8)
     inside = sitk.GetArrayViewFromImage(region)
     if not inside.any():
         raise CaseError("mask is empty", str(path))
@@ -102,13 +134,55 @@ def read_mask(path: Path, image: sitk.Image) -> sitk.Image:
     return region
 
 
-def _read(path: Path, role: str) -> tuple[sitk.Image, bool]:
+def _drawn(path: Path, image: sitk.Image, part: MaskFile | None) -> NDArray[np.uint8] | None:
+    """The region of a structure set or segmentation; None for any other file."""
+    file = path
+    if path.is_dir():
+        files = slice_files(path)
+        if len(files) != 1:
+            return None
+        file = files[0]
+    if not is_dicom(file):
+        return None
+    with damaged(file, "mask"):
+        header, _ = read_header(file.read_bytes())
+        kind = text(header, "Modality")
+        found = list(identity_findings(header, file, "mask"))
+        found += _of_another(header, image, file)
+    if kind not in ("RTSTRUCT", "SEG"):
+        return None
+    refuse(found)
+    if kind == "RTSTRUCT":
+        return read_contours(file, image, part.roi if part else ())
+    return read_segment(file, image, part.segment if part else ())
+
+
+def _of_another(header: Dataset, image: sitk.Image, file: Path) -> Iterator[Finding]:
+    """Contours of another patient or in other coordinates; only what both files say can differ."""
+    theirs = {
+        PATIENT: ("mask and image are of different patients", "PatientID", {text(header, "PatientID")}),
+        FRAME: (
+            "mask and image have different frames of reference",
+            "FrameOfReferenceUID",
+            frames_of_reference(header) or {text(header, "FrameOfReferenceUID")},
+        ),
+    }
+    for key, (reason, keyword, said) in theirs.items():
+        ours = image.GetMetaData(key) if image.HasMetaDataKey(key) else ""
+        if ours and said - {""} and ours not in said:
+            yield Finding(reason=reason, file=file, tag=tag(keyword), refuses=True)
+
+
+def _read(path: Path, role: str, modality: str = "OTHER") -> tuple[sitk.Image, bool]:
     """The stored volume, and whether the file held finite values only, as far as ITK does not show it."""
     finite = True
     try:
-        if nifti.is_nifti(path):
-            finite = nifti.check(path)
-        image = _read_series(path, role) if path.is_dir() else sitk.ReadImage(path)
+        if path.is_dir() or is_dicom(path):
+            image = _read_dicom(path, role, modality)
+        else:
+            if nifti.is_nifti(path):
+                finite = nifti.check(path)
+            image = sitk.ReadImage(path)
     except OSError as broken:
         raise unreadable_disk(path, role, broken) from broken
     except (ValueError, RuntimeError) as broken:
@@ -121,28 +195,11 @@ def _read(path: Path, role: str) -> tuple[sitk.Image, bool]:
     return image, finite
 
 
-def _read_series(folder: Path, role: str) -> sitk.Image:
-    """A DICOM folder of one series with evenly spaced slices."""
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise CaseError(f"{role} folder does not hold one DICOM series", f"{folder}: {len(series)} series")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    _check_spacing(files, folder, role)
-    return sitk.ReadImage(files)
-
-
-def _check_spacing(files: tuple[str, ...], folder: Path, role: str) -> None:
-    """A missing slice leaves a gap that the series reader stretches over silently."""
-    header = sitk.ImageFileReader()
-    positions = []
-    for file in files:
-        header.SetFileName(file)
-        header.ReadImageInformation()
-        normal = np.reshape(header.GetDirection(), (3, 3))[:, 2]
-        positions.append(float(normal @ header.GetOrigin()))
-    gaps = np.diff(positions)
-    if len(gaps) and np.ptp(gaps) > 0.01 * abs(np.median(gaps)):
-        raise CaseError(f"{role} has unevenly spaced slices", f"{folder}: gaps of {gaps.min():g} to {gaps.max():g} mm")
+def _read_dicom(path: Path, role: str, modality: str) -> sitk.Image:
+    files = slice_files(path) if path.is_dir() else [path]
+    if not files:
+        raise CaseError(f"{role} file is missing", f"{path} holds no slices")
+    return read_series(files, role, modality)
 
 
 def _same_grid(a: sitk.Image, b: sitk.Image) -> bool:

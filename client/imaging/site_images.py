@@ -217,6 +217,7 @@ def _files(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
         patient_id,
         {image: site.image_file(image, patient_id) for image, _ in bases},
         {(image, region): site.mask_file(image, region, patient_id) for image, region in bases},
+        {(image, region): site.images[image].mask[region] for image, region in bases},
     )
 
 

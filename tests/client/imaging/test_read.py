@@ -173,4 +173,4 @@ def test_a_dicom_folder_and_one_with_a_slice_missing(tmp_path):
             (tmp_path / Path(file).name).write_bytes(Path(file).read_bytes())
     with pytest.raises(CaseError) as error:
         read_image(tmp_path)
-    assert reason(error) == "image has unevenly spaced slices"
+    assert reason(error) == "image has missing slices"

@@ -1,0 +1,124 @@
+"""DICOM phantom: a small series, structure set and segmentation with known voxels, for tests and the fuzz benchmark."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
+
+FRAME, STUDY, SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2", "1.2.826.0.1.3680043.8.498.3"
+SPACING_MM = (1.5, 1.0, 2.0)  # along a row, along a column, between slices
+ORIGIN_MM = (-12.0, 7.0, 30.0)
+AXIAL = np.eye(3)
+
+
+def oblique() -> NDArray[np.float64]:
+    """Axes (columns: row, column, normal) of slices that are tilted about two axes."""
+    a, b = 0.4, -0.3
+    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    return about_x @ about_y
+
+
+def place(index: NDArray[np.float64], axes: NDArray[np.float64] = AXIAL) -> NDArray[np.float64]:
+    """Millimetres of (x, y, z) indices."""
+    return np.asarray(ORIGIN_MM) + (np.asarray(index, dtype=float) * SPACING_MM) @ axes.T
+
+
+def _identified(kind: str, sop_class: str) -> Dataset:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop_class
+    data.PatientID, data.PatientName = "p0", "p0^"
+    data.PatientBirthDate = data.PatientSex = data.StudyID = data.AccessionNumber = ""
+    data.StudyDate = data.StudyTime = ""
+    data.StudyInstanceUID, data.FrameOfReferenceUID, data.Modality = STUDY, FRAME, kind
+    return data
+
+
+def slices(voxels: NDArray[np.int16], axes: NDArray[np.float64] = AXIAL) -> list[Dataset]:
+    """A CT series of (z, y, x) values."""
+    series = []
+    for z, plane in enumerate(voxels):
+        data = _identified("CT", CTImageStorage)
+        data.SeriesInstanceUID = SERIES
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{SERIES}.{z + 1}"
+        data.SeriesNumber, data.InstanceNumber = 1, z + 1
+        data.ImageOrientationPatient = [round(float(v), 8) for v in axes[:, :2].T.ravel()]
+        data.ImagePositionPatient = [round(float(v), 6) for v in place((0, 0, z), axes)]
+        data.PixelSpacing = [SPACING_MM[1], SPACING_MM[0]]
+        data.SliceThickness = SPACING_MM[2]
+        data.Rows, data.Columns = plane.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelData = plane.astype("<i2").tobytes()
+        series.append(data)
+    return series
+
+
+def structure_set(regions: dict[str, Sequence[NDArray[np.float64]]]) -> Dataset:
+    """RTSTRUCT of named regions, each of closed contours, (n, 3) in mm."""
+    data = _identified("RTSTRUCT", RTStructureSetStorage)
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"{SERIES}.900"
+    data.SeriesInstanceUID = f"{SERIES}.9"
+    reference = Dataset()
+    reference.FrameOfReferenceUID = FRAME
+    data.ReferencedFrameOfReferenceSequence = Items([reference])
+    data.StructureSetROISequence, data.ROIContourSequence = Items(), Items()
+    for number, (name, contours) in enumerate(regions.items(), start=1):
+        listed, drawn = Dataset(), Dataset()
+        listed.ROINumber, listed.ROIName, listed.ReferencedFrameOfReferenceUID = number, name, FRAME
+        drawn.ReferencedROINumber = number
+        drawn.ContourSequence = Items()
+        for points in contours:
+            contour = Dataset()
+            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            contour.ContourData = [f"{value:.6f}" for value in np.ravel(points)]
+            drawn.ContourSequence.append(contour)
+        data.StructureSetROISequence.append(listed)
+        data.ROIContourSequence.append(drawn)
+    return data
+
+
+def box_outline(x0: float, x1: float, y0: float, y1: float, z: float, axes: NDArray = AXIAL) -> NDArray[np.float64]:
+    """Contour of a rectangle between half voxels of slice `z`, in mm."""
+    corners = [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
+    return place(np.array(corners), axes)
+
+
+def segmentation(series: list[Dataset], segments: dict[str, NDArray[np.bool_]]) -> Dataset:
+    """DICOM SEG of named segments, (z, y, x), on the slices of a series."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    described = [
+        hd.seg.SegmentDescription(
+            number, name, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm,
+            hd.seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number, name in enumerate(segments, start=1)
+    ]  # fmt: skip
+    return hd.seg.Segmentation(
+        series, np.stack(list(segments.values()), axis=-1).astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY,
+        described, f"{SERIES}.8", 8, f"{SERIES}.800", 1, "maker", "model", "1", "1",
+    )  # fmt: skip
+
+
+def write(data: Dataset, path: Path) -> Path:
+    """Save a data set as a DICOM file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def write_series(folder: Path, series: Sequence[Dataset]) -> Path:
+    """Save slices in a folder under names that do not sort by place."""
+    for number, data in enumerate(series):
+        write(data, folder / f"{(number * 7) % 101:03d}_{number}.dcm")
+    return folder
