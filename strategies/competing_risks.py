@@ -118,8 +118,9 @@ def gray(causes: Counts) -> tuple[float, float]:
     """Gray's test of the cumulative incidence of cause 1 in two groups (rho = 0): chi-squared with 1 df, and p.
 
     In the notation of the paper: R_k = Y_k (1 - F_k(t-)) / S_k(t-) is who has not had the event, h_k = Y_k / S_k(t-);
-    the score adds up R_2 (dF_2 / (1 - F_2) - dF / (1 - F)) over times. Its variance is a sum of squared martingale
-    increments of both causes in each group, where ties count as in the hypergeometric distribution.
+    the score adds up R_2 (dF_2 / (1 - F_2) - dF / (1 - F)) over times. Its variance adds up, over groups and causes,
+    the variance of each number of events times the square of what the score moves by with one more of them (the
+    integrals of a, c and their products in the paper); tied numbers vary as in the hypergeometric distribution.
 
     Parameters
     ----------
@@ -132,49 +133,41 @@ def gray(causes: Counts) -> tuple[float, float]:
     """
     present = causes[:, :, 1:].any((0, 2))
     n = at_risk(causes.sum(2))[:, present].astype(float)
-    d1, d2 = (causes[:, present, cause].astype(float) for cause in (1, 2))
-    free, own, pooled = np.ones(2), np.zeros(2), 0.0  # S_k(t-), F_k(t-), F(t-)
-    score, drift = 0.0, np.zeros(2)
-    # variance = sum over groups of (a - w c)^2 v; c is only complete at the last time, so its powers are kept
-    squares, linear, constant = np.zeros(2), np.zeros(2), np.zeros(2)
-    for t in range(n.shape[1]):
-        here = n[:, t] > 0
-        h = np.divide(n[:, t], free, out=np.zeros(2), where=here & (free > 0))
-        everyone = h.sum()
-        if everyone <= 0:
-            break
-        events, rivals, died = d1[:, t], d2[:, t], d1[:, t].sum()
-        own_now = own + np.divide(events * free, n[:, t], out=np.zeros(2), where=here)
-        free_now = np.where(here, free * (1 - np.divide(events + rivals, n[:, t], out=np.zeros(2), where=here)), free)
-        pooled_now = pooled + died / everyone
-        # how much the score moves with the incidence of each group: of group 2 against the pooled
-        a = np.array([-h[1] * h[0], h[1] * h[0]]) / everyone
-        drift = drift + a * died / (everyone * (1 - pooled))
-        at_stake = h * (1 - own)
-        score += events[1] - died * at_stake[1] / at_stake.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if died > 0:
-                weight = np.where(free_now > 0, 1 - (1 - pooled_now) / np.where(free_now > 0, free_now, 1), 1.0)
-                tie = 1 - (died - 1) / (everyone * free - 1) if died > 1 else np.ones(2)
-                v = np.where(here, tie * free * died / (everyone * np.where(here, n[:, t], 1)), 0.0)
-                move = a - weight * drift
-                squares += weight**2 * v
-                linear += weight * move * v
-                constant += move**2 * v
-            counted = (rivals > 0) & (free_now > 0)
-            if counted.any():
-                weight = np.where(counted, (1 - pooled_now) / np.where(counted, free_now, 1), 0.0)
-                tie = np.where(rivals > 1, 1 - (rivals - 1) / np.maximum(n[:, t] - 1, 1), 1.0)
-                v = np.where(counted, tie * free**2 * rivals / np.where(here, n[:, t], 1) ** 2, 0.0)
-                squares += weight**2 * v
-                linear -= weight * weight * drift * v
-                constant += (weight * drift) ** 2 * v
-        free, own, pooled = free_now, own_now, pooled_now
-    variance = float((constant + 2 * drift * linear + drift**2 * squares).sum())
+    events, rivals = (causes[:, present, cause].astype(float) for cause in (1, 2))
+    share = np.divide(1.0, n, out=np.zeros_like(n), where=n > 0)
+    free = np.cumprod(1 - (events + rivals) * share, axis=1)  # S_k(t)
+    free_before = np.hstack([np.ones((2, 1)), free[:, :-1]])
+    before = _before(np.cumsum(free_before * events * share, axis=1))  # F_k(t-)
+    weight = np.divide(n, free_before, out=np.zeros_like(n), where=free_before > 0)  # h_k
+    both, died = weight.sum(0), events.sum(0)
+    at_stake = weight * (1 - before)  # R_k
+    pooled = np.cumsum(_over(died, both))  # F(t)
+    score = float((events[1] - died * _over(at_stake[1], at_stake.sum(0))).sum())
+
+    # what the score moves by with an event in a group: at once, and later through the risk sets of all that follows
+    at_once = _over(weight[0] * weight[1], both) * np.array([[-1.0], [1.0]])
+    moved = np.cumsum(at_once * _over(died, both * (1 - _before(pooled))), axis=1)
+    later = moved[:, -1:] - moved
+    left = np.divide(1 - pooled, free, out=np.zeros_like(n), where=free > 0)
+    by_event = at_once + np.where(free > 0, 1 - left, 1.0) * later
+    by_rival = left * later
+    of_events = free_before * share * _over(died, both) * (1 - _over((died - 1).clip(0), both * free_before - 1))
+    of_rivals = rivals * (free_before * share) ** 2 * (1 - _over((rivals - 1).clip(0), n - 1))
+    variance = float((by_event**2 * of_events + by_rival**2 * of_rivals).sum())
     if not (variance > 1e-12):
         raise Undefined("Gray's test needs an event while both groups are at risk")
     chi2 = score**2 / variance
     return chi2, float(stats.chi2.sf(chi2, 1))
+
+
+def _before(steps: Array) -> Array:
+    """Values just before each step of functions that begin at 0, along the last axis."""
+    return np.concatenate([np.zeros_like(steps[..., :1]), steps[..., :-1]], axis=-1)
+
+
+def _over(a: Array, b: Array) -> Array:
+    """Quotient, and 0 where b is not positive: nobody is at risk there."""
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b > 0)
 
 
 def validate_competing(
