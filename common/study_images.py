@@ -5,11 +5,27 @@ The attribute names are the keys of the file; see docs/study-file.md.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cohortium.common.study_data import Keys, Positive, Sha256
 
 RADIOMICS_CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
+IBSI_FAMILIES = ("morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
+"""Families of features of the IBSI reference manual, by the prefix of its reference values."""
+
+
+def _unset(value: object) -> bool:
+    """Whether a key that came later is not used: it is then no part of what a hospital approved."""
+    return value is None
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"{list(bounds)}: the first number must be below the second")
+    return bounds
+
+
+Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Image(Keys):
@@ -20,6 +36,7 @@ class Image(Keys):
     interpolation: Literal["linear", "cubic", "nearest"] = "linear"
     window_hu: tuple[float, float] | None = None
     normalise: Literal["none", "zscore", "histogram"] = "none"
+    intensity_rounding: Positive | None = Field(default=None, exclude_if=_unset)
 
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
@@ -95,8 +112,14 @@ class Features(Keys):
         return names
 
 
+RadiomicsClass = Literal[
+    "shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm",
+    "morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl",
+]  # fmt: skip
+
+
 class RadiomicsFeatures(Features):
-    """[features.NAME] of kind radiomics: pyradiomics features of every image x region."""
+    """[features.NAME] of kind radiomics: features of every image x region, pyradiomics' or IBSI's by their names."""
 
     kind: Literal["radiomics"]
     image_types: Annotated[
@@ -109,12 +132,15 @@ class RadiomicsFeatures(Features):
         Field(min_length=1),
     ] = ("Original",)
     log_sigma_mm: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 4.0, 5.0)
-    classes: Annotated[
-        tuple[Literal["shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm"], ...], Field(min_length=1)
-    ] = RADIOMICS_CLASSES
+    classes: Annotated[tuple[RadiomicsClass, ...], Field(min_length=1)] = RADIOMICS_CLASSES
     bin_count: Annotated[int, Field(ge=2, le=65536)] | None = None
     bin_width: dict[str, Positive] | None = None
     mode: Literal["pyradiomics", "ibsi"] = "pyradiomics"
+    dimension: Literal["2D", "3D"] | None = Field(default=None, exclude_if=_unset)
+    resegment_range: dict[str, Bounds] | None = Field(default=None, exclude_if=_unset)
+    outlier_sigma: Positive | None = Field(default=None, exclude_if=_unset)
+    ivh_bin_width: dict[str, Positive] | None = Field(default=None, exclude_if=_unset)
+    ivh_bin_count: Annotated[int, Field(ge=2, le=65536)] | None = Field(default=None, exclude_if=_unset)
 
     @model_validator(mode="after")
     def _one_binning(self) -> Self:
@@ -122,6 +148,21 @@ class RadiomicsFeatures(Features):
             raise ValueError("give bin_count or bin_width = {image = width}, one of the two")
         if self.bin_width is not None and set(self.bin_width) != set(self.images):
             raise ValueError(f"bin_width needs one width for each of the images {', '.join(self.images)}, no others")
+        if self.ivh_bin_count is not None and self.ivh_bin_width is not None:
+            raise ValueError("ivh_bin_count and ivh_bin_width exclude each other; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _of_known_images(self) -> Self:
+        for key in ("resegment_range", "ivh_bin_width"):
+            if unknown := set(getattr(self, key) or {}) - set(self.images):
+                raise ValueError(f"{key} names {', '.join(sorted(unknown))}; its images are {', '.join(self.images)}")
+        return self
+
+    @model_validator(mode="after")
+    def _families_in_ibsi_mode(self) -> Self:
+        if self.mode != "ibsi" and (families := [kind for kind in self.classes if kind in IBSI_FAMILIES]):
+            raise ValueError(f'classes {", ".join(families)} are IBSI\'s; set mode = "ibsi"')
         return self
 
 

@@ -14,10 +14,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from cohortium.client.imaging import radiomics
-from cohortium.client.imaging.normalise import normalise
 from cohortium.client.imaging.read import fingerprint, read_image, read_mask
 from cohortium.client.imaging.region import check_extent, ring
 from cohortium.client.imaging.resample import Crop, resample
+from cohortium.client.imaging.scale import on_scale
 from cohortium.client.imaging.slices import largest_slice
 from cohortium.client.imaging.store import content_key
 from cohortium.common.errors import CaseError
@@ -25,7 +25,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
 from cohortium.sites.site_file import MaskFile
 
-REVISION = 1
+REVISION = 2
 """Raise it with every change of this package that changes a number: finished cases are then computed anew."""
 
 LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "pydicom", "highdicom")
@@ -135,10 +135,9 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
             crop = _on_study_grid(volumes[image], mask, image, region, recipe)
             check_extent(crop.region)
             for name, settings in recipe.sets_on(image, region):
-                scaled = _scaled(crop, recipe.image[image], settings)
+                scaled = on_scale(crop, recipe.image[image], settings)
                 if isinstance(settings, RadiomicsFeatures):
-                    width = settings.bin_width[image] if settings.bin_width else None
-                    found = radiomics.radiomics(scaled, settings, recipe.image[image], bin_width=width)
+                    found = radiomics.radiomics(scaled, settings, recipe.image[image], name=image)
                     values |= {column(name, image, region, feature): value for feature, value in found.items()}
                 else:
                     pictures[f"{name}/{image}/{region}"] = largest_slice(
@@ -184,19 +183,3 @@ def _derived(region: str, mask: sitk.Image, recipe: Recipe) -> sitk.Image:
     if not isinstance(found, RingRegion) or not sitk.GetArrayViewFromImage(mask).any():
         return mask
     return ring(_derived(found.of, mask, recipe), found.inner_mm, found.outer_mm)
-
-
-def _scaled(crop: Crop, image: Image, settings: FeatureSet) -> Crop:
-    """The crop on the study's scale of values.
-
-    In mode ``ibsi`` a CT keeps whole Hounsfield units (IBSI manual, 2.4) and the window bounds the region's voxels
-    instead of clipping them.
-    """
-    values = sitk.GetArrayFromImage(crop.image)
-    if isinstance(settings, RadiomicsFeatures) and settings.mode == "ibsi" and image.modality == "CT":
-        values = np.round(values)
-    else:
-        values = normalise(values, sitk.GetArrayViewFromImage(crop.region) == 1, image)
-    scaled = sitk.GetImageFromArray(values)
-    scaled.CopyInformation(crop.image)
-    return crop._replace(image=scaled)

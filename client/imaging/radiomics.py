@@ -19,10 +19,12 @@ from radiomics import (
     imageoperations,
 )
 
+from cohortium.client.imaging.discretise import Discretisation
+from cohortium.client.imaging.ibsi import features as ibsi
+from cohortium.client.imaging.ibsi.intensity import PEAK_RADIUS_MM
 from cohortium.client.imaging.region import bounding_box
 from cohortium.client.imaging.resample import Crop, cut, window
 from cohortium.client.imaging.shape import FastShape
-from cohortium.common.errors import CaseError
 from cohortium.common.study_images import RADIOMICS_CLASSES, Image, RadiomicsFeatures
 
 # pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
@@ -64,7 +66,8 @@ class _ShortZones(_BinnedOnce):
     def _calculateMatrix(self, _: object = None) -> NDArray:  # noqa: N802 -- pyradiomics' name
         levels, present = self.imageArray, self.coefficients["grayLevels"]
         voxels = int(self.maskArray.sum())
-        zones = cMatrices.calculate_glszm(levels, self.maskArray, self.coefficients["Ng"], voxels, False, 0)  # noqa: FBT003
+        flat = bool(self.settings.get("force2D", False))
+        zones = cMatrices.calculate_glszm(levels, self.maskArray, self.coefficients["Ng"], voxels, flat, 0)
         largest = np.flatnonzero(zones.any(axis=(0, 1)))[-1] + 1
         return zones[:, present - 1, :largest]
 
@@ -91,15 +94,18 @@ def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
         for filtered in _filtered_names(image_type, settings):
             for kind in _intensity_classes(settings):
                 names += [f"{filtered}_{kind}_{name}" for name in _names_of(kind)]
+            names += [
+                _ibsi_name(tag, filtered) for tag in ibsi.names(_families(settings, filtered), _dimensions(settings))
+            ]
     return tuple(names)
 
 
 def margin(settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
     """Voxels around the region's bounding box that the filters look at."""
-    return max(_margin(*pass_, spacing_mm) for pass_ in _passes(settings))
+    return max(_reach(image_type, sigma, settings, spacing_mm) for image_type, sigma in _passes(settings))
 
 
-def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, bin_width: float | None) -> dict[str, float]:
+def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, name: str) -> dict[str, float]:
     """All features of one region.
 
     Parameters
@@ -108,59 +114,66 @@ def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, bin_widt
         Normalised image and region on the study's grid, with at least `margin` voxels around the region or whole axes.
     settings : RadiomicsFeatures
     image : Image
-        Its `window_hu` bounds the region's voxels and starts the bins in mode ``ibsi``.
-    bin_width : float or None
-        Width of a grey level in the image's unit; None uses ``settings.bin_count`` levels.
+        In mode ``ibsi`` its `window_hu` bounds the region's voxels and starts the bins.
+    name : str
+        What the study calls the image.
 
     Returns
     -------
     dict
-        A value for each of `feature_names`; NaN where pyradiomics cannot compute it in this region.
+        A value for each of `feature_names`; NaN where it cannot be computed in this region.
     """
     values = dict.fromkeys(feature_names(settings), np.nan)
-    binning = {"binWidth": bin_width} if bin_width else {"binCount": settings.bin_count}
+    discretisation = Discretisation.of(settings, image, name)
     # What divides by zero is NaN below; a strict interpreter must not make other numbers of it.
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        kept = discretisation.intensity_mask(crop)
         if "shape" in settings.classes:
             values |= _compute("shape", "original", *_boxed(crop, crop.region), {})
         for image_type, sigma in _passes(settings):
-            near = _crop_for(crop, _margin(image_type, sigma, crop.image.GetSpacing()))
-            for filtered, name in _filter(image_type, sigma, near):
-                values |= _features_of(Crop(filtered, near.region), name, settings, image, binning)
+            box = window(*_box(crop.region), _reach(image_type, sigma, settings, crop.image.GetSpacing()), _size(crop))
+            near, near_kept = Crop(cut(crop.image, *box), cut(crop.region, *box)), cut(kept, *box)
+            for filtered, of_filter in _filter(image_type, sigma, near, settings):
+                seen = Crop(filtered, near.region)
+                values |= _features_of(seen, near_kept, of_filter, settings, discretisation, name)
     return values
 
 
-def _features_of(crop: Crop, name: str, settings: RadiomicsFeatures, image: Image, binning: dict) -> dict[str, float]:
-    """Features of all intensity and texture classes of one filtered image."""
-    values, region = _boxed(crop, _intensity_region(crop, settings, image, name))
-    levels = grey_levels(
-        sitk.GetArrayViewFromImage(values),
-        sitk.GetArrayViewFromImage(region) == 1,
-        binning,
-        _origin(settings, image, name),
-    )
-    given = {"levels": levels, "present": np.flatnonzero(np.bincount(levels[levels > 0]))}
+def _features_of(
+    crop: Crop, kept: sitk.Image, filtered: str, settings: RadiomicsFeatures, discretisation: Discretisation, name: str
+) -> dict[str, float]:
+    """Features of all intensity and texture classes of one filtered image; `kept` is the intensity mask."""
+    inside = sitk.GetArrayViewFromImage(kept) == 1
+    values = sitk.GetArrayViewFromImage(crop.image)
+    levels = discretisation.grey_levels(values, inside, filtered=filtered != "original")
     found: dict[str, float] = {}
-    for kind in _intensity_classes(settings):
-        found |= _compute(kind, name, values, region, given)
+    if _intensity_classes(settings):
+        box = bounding_box(inside)
+        present = np.flatnonzero(np.bincount(levels[inside]))
+        given = {"levels": levels[box], "present": present, "force2D": settings.dimension == "2D"}
+        boxed = _boxed(crop, kept)
+        for kind in _intensity_classes(settings):
+            found |= _compute(kind, filtered, *boxed, given)
+    if families := _families(settings, filtered):
+        original = filtered == "original"
+        tags = ibsi.measure(
+            values.astype(float),
+            sitk.GetArrayViewFromImage(crop.region) == 1,
+            inside,
+            levels,
+            np.array(crop.image.GetSpacing()[::-1]),
+            families=families,
+            dimensions=_dimensions(settings),
+            volume_bins=ibsi.VolumeBins(
+                discretisation.bounds if original else None,
+                (settings.ivh_bin_width or {}).get(name) if original else None,
+                # A filter's values have no unit: 1,000 bins, as the manual has it for arbitrary units
+                settings.ivh_bin_count if original else settings.ivh_bin_count or 1000,
+            ),
+        )
+        found |= {_ibsi_name(tag, filtered): value for tag, value in tags.items() if np.isfinite(value)}
     return found
-
-
-def grey_levels(
-    values: NDArray, inside: NDArray[np.bool_], binning: dict, origin: float | None = None
-) -> NDArray[np.int64]:
-    """Grey level (1, 2, ...) of each voxel of a region, 0 elsewhere; bins as pyradiomics makes them.
-
-    `origin` is where bins of a fixed width start; None starts them at a multiple of the width.
-    """
-    levels = np.zeros(values.shape, dtype=np.int64)
-    of_region = values[inside]
-    if origin is not None and "binWidth" in binning:
-        levels[inside] = np.floor((of_region - origin) / binning["binWidth"]).astype(np.int64) + 1
-        return levels
-    levels[inside] = np.digitize(of_region, imageoperations.getBinEdges(of_region, **binning))
-    return levels
 
 
 def _compute(kind: str, filtered: str, image: sitk.Image, region: sitk.Image, settings: dict) -> dict[str, float]:
@@ -197,22 +210,23 @@ def _margin(image_type: str, sigma: float, spacing_mm: tuple[float, ...]) -> int
     return {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN, "LBP2D": LBP_MARGIN}.get(image_type, 0)
 
 
-def _crop_for(crop: Crop, margin: int) -> Crop:
-    lower, upper = _box(crop.region)
-    lower, upper = window(lower, upper, margin, np.array(crop.image.GetSize()))
-    return Crop(cut(crop.image, lower, upper), cut(crop.region, lower, upper))
+def _reach(image_type: str, sigma: float, settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
+    """Voxels that a filter, or a feature of the image itself, looks at around a voxel."""
+    sphere = int(np.ceil(PEAK_RADIUS_MM / min(spacing_mm))) if "loc" in settings.classes else 0
+    return sphere if image_type == "Original" else _margin(image_type, sigma, spacing_mm)
 
 
-def _filter(image_type: str, sigma: float, crop: Crop) -> Iterator[tuple[sitk.Image, str]]:
+def _filter(image_type: str, sigma: float, crop: Crop, settings: RadiomicsFeatures) -> Iterator[tuple[sitk.Image, str]]:
     """Filtered images with pyradiomics' names for them."""
     filters = getattr(imageoperations, f"get{image_type}Image")
-    for image, name, _ in filters(crop.image, crop.region, sigma=[sigma]):
+    for image, name, _ in filters(crop.image, crop.region, sigma=[sigma], force2D=settings.dimension == "2D"):
         yield image, name
 
 
 def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:
     if image_type == "Wavelet":
-        return [f"wavelet-{name}" for name in WAVELETS]
+        bands = dict.fromkeys(name[1:] for name in WAVELETS) if settings.dimension == "2D" else WAVELETS
+        return [f"wavelet-{name}" for name in bands]
     if image_type == "LoG":
         return [f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D" for sigma in settings.log_sigma_mm]
     return ["lbp-2D" if image_type == "LBP2D" else image_type.lower()]
@@ -222,7 +236,22 @@ def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:
 
 
 def _intensity_classes(settings: RadiomicsFeatures) -> tuple[str, ...]:
-    return tuple(kind for kind in settings.classes if kind != "shape")
+    return tuple(kind for kind in settings.classes if kind in RADIOMICS_CLASSES and kind != "shape")
+
+
+def _families(settings: RadiomicsFeatures, filtered: str) -> tuple[str, ...]:
+    """IBSI families that are measured in an image."""
+    here = ibsi.FAMILIES if filtered == "original" else tuple(f for f in ibsi.FAMILIES if f not in ibsi.ONCE)
+    return tuple(kind for kind in settings.classes if kind in here)
+
+
+def _dimensions(settings: RadiomicsFeatures) -> tuple[str, ...]:
+    return (settings.dimension,) if settings.dimension else ("2D", "3D")
+
+
+def _ibsi_name(tag: str, filtered: str) -> str:
+    """A feature of the image itself has the manual's own tag."""
+    return tag if filtered == "original" else f"{filtered}_{tag}"
 
 
 def _names_of(kind: str) -> list[str]:
@@ -230,21 +259,8 @@ def _names_of(kind: str) -> list[str]:
     return sorted(name for name, deprecated in CLASSES[kind].getFeatureNames().items() if not deprecated)
 
 
-def _intensity_region(crop: Crop, settings: RadiomicsFeatures, image: Image, filtered: str) -> sitk.Image:
-    """The voxels that intensity features look at; in mode ``ibsi`` those inside the window (re-segmentation)."""
-    if settings.mode != "ibsi" or image.window_hu is None or filtered != "original":
-        return crop.region
-    low, high = image.window_hu
-    kept = sitk.And(crop.region, sitk.Cast(sitk.And(crop.image >= low, crop.image <= high), sitk.sitkUInt8))
-    if not sitk.GetArrayViewFromImage(kept).any():
-        raise CaseError("region has no voxel inside the window")
-    return kept
-
-
-def _origin(settings: RadiomicsFeatures, image: Image, filtered: str) -> float | None:
-    if settings.mode == "ibsi" and image.window_hu is not None and filtered == "original":
-        return image.window_hu[0]
-    return None
+def _size(crop: Crop) -> NDArray[np.int64]:
+    return np.array(crop.image.GetSize())
 
 
 def _box(region: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Counts of (grey level, size): the 16 features that run, zone, distance and dependence matrices share (IBSI 3.7 to 3.11).
+"""Counts of (grey level, size): the features that run, zone, distance and dependence matrices share (IBSI 3.7 to 3.11).
 
 A matrix is a list of its entries, since the largest zone of a liver would be column two million.
 """

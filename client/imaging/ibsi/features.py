@@ -71,7 +71,7 @@ def measure(
     Parameters
     ----------
     values, morphology_mask, inside, levels : (z, y, x)
-        Image on the study's grid, morphological mask, intensity mask, grey levels from 1 (0 outside the intensity mask).
+        Image on the study's grid, morphological mask, intensity mask, grey levels from 1 (0 outside that mask).
         The mean intensity of a sphere (``loc``) looks at what is around the region, so leave 6.3 mm where there is.
     spacing_mm : (3,), z, y, x
     dimensions : of ``2D`` (by slice, and slices merged: 2.5D) and ``3D``

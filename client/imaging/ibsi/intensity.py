@@ -104,13 +104,15 @@ def volume_histogram(
     found = {f"v{x}": float(share[fraction >= x / 100].max(initial=0.0)) for x in (10, 90)}
     step = axis[1] - axis[0] if len(axis) > 1 else 1.0
     # Beyond the last level no voxel is left
-    found |= {f"i{x}": float(np.append(axis, axis[-1] + step)[np.append(share, 0.0) <= x / 100].min()) for x in (10, 90)}
+    found |= {
+        f"i{x}": float(np.append(axis, axis[-1] + step)[np.append(share, 0.0) <= x / 100].min()) for x in (10, 90)
+    }
     found |= {"diff_v10_v90": found["v10"] - found["v90"], "diff_i10_i90": found["i10"] - found["i90"]}
     return {f"ivh_{name}": found[name] for name in VOLUME_NAMES}
 
 
 def peaks(image: Array, inside: Array, spacing_mm: Array) -> dict[str, float]:
-    """Features ``loc_NAME``: mean intensity of a sphere of 1 cm3 around the most intense voxel, and the largest such mean.
+    """Features ``loc_NAME``: mean of a sphere of 1 cm3 around the most intense voxel, and the largest such mean.
 
     Parameters
     ----------

@@ -1,13 +1,13 @@
 """Morphology: surface, axes, densities and spatial association of a region (IBSI 3.1).
 
-Surface and volume are those of pyradiomics' mesh (shape.py); axes are of the covariance over n - 1, as the consensus has
-it; Moran's and Geary's sums over all pairs of voxels are convolutions with 1 / distance.
+Surface and volume are those of pyradiomics' mesh (shape.py); axes are of the covariance over n - 1, as the consensus
+has it; Moran's and Geary's sums over all pairs of voxels are convolutions with 1 / distance.
 """
 
 import numpy as np
 from scipy import fft
-from scipy.special import eval_legendre
 from scipy.spatial import ConvexHull, QhullError
+from scipy.special import eval_legendre
 
 from cohortium.client.imaging.ibsi.region import Array, Measured
 from cohortium.client.imaging.shape import surface, surface_vertices
@@ -101,7 +101,9 @@ def _association(region: Measured) -> dict[str, float]:
     inside = region.inside.astype(float)
     centred = np.where(region.inside, region.values - values.mean(), 0.0) / values.std()
     shape = [fft.next_fast_len(2 * n - 1, real=True) for n in inside.shape]
-    squares = [(np.minimum(np.arange(n), n - np.arange(n)) * s) ** 2 for n, s in zip(shape, region.spacing_mm, strict=True)]
+    squares = [
+        (np.minimum(np.arange(n), n - np.arange(n)) * s) ** 2 for n, s in zip(shape, region.spacing_mm, strict=True)
+    ]
     distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     distance[0, 0, 0] = np.inf  # a voxel is no neighbour of itself
     kernel = fft.rfftn(1 / distance)

@@ -61,7 +61,9 @@ def _steps_to_border(morphology: NDArray[np.bool_], dimension: str) -> NDArray[n
     """Steps over faces to the nearest voxel outside the morphological mask: 1 on its border."""
     if dimension == "3D":
         return ndimage.distance_transform_cdt(morphology, metric="taxicab").astype(np.int64)
-    return np.stack([ndimage.distance_transform_cdt(slice_, metric="taxicab") for slice_ in morphology]).astype(np.int64)
+    return np.stack([ndimage.distance_transform_cdt(slice_, metric="taxicab") for slice_ in morphology]).astype(
+        np.int64
+    )
 
 
 def _aggregated(

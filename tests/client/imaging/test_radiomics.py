@@ -8,7 +8,8 @@ import SimpleITK as sitk
 from radiomics import cShape
 from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-from cohortium.client.imaging.radiomics import feature_names, grey_levels, margin, radiomics
+from cohortium.client.imaging.discretise import Discretisation
+from cohortium.client.imaging.radiomics import feature_names, margin, radiomics
 from cohortium.client.imaging.read import read_image, read_mask
 from cohortium.client.imaging.resample import Crop, resample
 from cohortium.client.imaging.shape import surface
@@ -29,7 +30,7 @@ def settings(**given):
 
 def ours(image, region, wanted, scale=PLAIN):
     crop = resample(image, region, spacing_mm=None, margin=margin(wanted, image.GetSpacing()))
-    return radiomics(crop, wanted, scale, bin_width=(wanted.bin_width or {}).get("x"))
+    return radiomics(crop, wanted, scale, name="x")
 
 
 def pyradiomics(image, region, image_types, **binning):
@@ -204,11 +205,12 @@ def test_ibsi_bins_start_at_the_window_and_leave_out_what_is_beyond():
     image, region = make(np.round(textured(9))), make(ball().astype(np.uint8))
     window = Image(modality="CT", window_hu=(20.0, 90.0))
     wanted = settings(bin_count=None, bin_width={"x": 25.0}, mode="ibsi", classes=("firstorder",))
-    found = radiomics(Crop(image, region), wanted, window, bin_width=25.0)
+    found = radiomics(Crop(image, region), wanted, window, name="x")
     values = sitk.GetArrayFromImage(image)[ball()]
     assert found["original_firstorder_Minimum"] == values[values >= 20].min()
     assert found["original_firstorder_Maximum"] == values[values <= 90].max()
-    levels = grey_levels(np.array([20.0, 44.9, 45.0, 90.0]), np.ones(4, dtype=bool), {"binWidth": 25.0}, 20.0)
-    assert levels.tolist() == [1, 1, 2, 3]
+    levels = Discretisation(bounds=(20.0, 90.0), width=25.0, standard=True)
+    values = np.array([20.0, 44.9, 45.0, 90.0])
+    assert levels.grey_levels(values, np.ones(4, dtype=bool), filtered=False).tolist() == [1, 1, 2, 3]
     with pytest.raises(CaseError, match="inside the window"):
-        radiomics(Crop(image, region), wanted, Image(modality="CT", window_hu=(900.0, 950.0)), bin_width=25.0)
+        radiomics(Crop(image, region), wanted, Image(modality="CT", window_hu=(900.0, 950.0)), name="x")
