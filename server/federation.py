@@ -56,6 +56,7 @@ class StudyFederation:
         progress: NullProgress,
     ) -> None:
         self.study = study
+        self.least_sites = study.privacy.minimum_sites
         self.feature_names = feature_names
         self.patients = patients
         self.progress = progress

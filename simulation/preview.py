@@ -93,6 +93,7 @@ class Rehearsal:
 
     def __post_init__(self) -> None:
         self.feature_names = self.table.feature_names
+        self.least_sites = 1  # it rehearses alone
         self.progress = NullProgress()
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._guard = Guard(self.study, self.table.site, self.allow)

@@ -88,7 +88,7 @@ class Meta:
     def i2(self) -> Array:
         """Share of the variance of the estimates that lies between sites."""
         q, df = self.q, self.sites - 1
-        return np.where(q > df, 1 - df / np.maximum(q, df), 0.0)
+        return np.maximum(1 - df / np.maximum(q, 1e-300), 0.0) if df else np.zeros_like(q)
 
     @property
     def q_p_values(self) -> Array:
@@ -96,7 +96,8 @@ class Meta:
 
     def prediction_interval(self, level: float = 0.95) -> Array:
         """Where the coefficient of another site is expected, (p + 1, 2); of three sites or more."""
-        half = stats.t.ppf((1 + level) / 2, self.sites - 2) * np.sqrt(self.tau2 + self.standard_errors**2)
+        wide = stats.t.ppf((1 + level) / 2, self.sites - 2) if self.sites > 2 else np.nan
+        half = wide * np.sqrt(self.tau2 + self.standard_errors**2)
         return self.coefficients[:, None] + half[:, None] * [-1, 1]
 
 
@@ -106,20 +107,21 @@ def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> M
     Raises
     ------
     NotIdentifiable
-        Fewer than `minimum_sites` (three at least) have a fit of their own.
+        Fewer than `minimum_sites` have a fit of their own.
     """
     who = federation.sum(able)
-    if who.sites < max(minimum_sites, 3):
+    if who.sites < minimum_sites:
         raise NotIdentifiable(
             f"meta-analysis: {int(who.sites)} sites have a fit of their own (both classes at least {FEWEST} times, no "
-            f'separation), {max(minimum_sites, 3)} are needed; use aggregation = "exact", which needs none'
+            f'separation), {minimum_sites} are needed; use aggregation = "exact", which needs none'
         )
     nothing = np.zeros(predictors + 1)
     plain = federation.sum(sums, tau2=nothing, centre=nothing)
     common = plain.first / plain.weight
     q = np.maximum(plain.second - plain.first**2 / plain.weight, 0.0)
     df = int(who.sites) - 1
-    tau2 = np.maximum(q - df, 0.0) / (plain.weight - plain.square / plain.weight)
+    spread = plain.weight - plain.square / plain.weight  # 0 of one site
+    tau2 = np.maximum(q - df, 0.0) / np.where(df > 0, spread, 1.0)
     pooled = federation.sum(sums, tau2=tau2, centre=common)
     return Meta(
         coefficients=common + pooled.first / pooled.weight,

@@ -21,6 +21,7 @@ from cohortium.server.report.estimands import imputation_note, left_out_note, mo
 from cohortium.server.report.explanations import importance_grid, nomogram
 from cohortium.server.report.forest import forest
 from cohortium.server.report.grid import Grid
+from cohortium.server.report.inference import hazards_grid, heterogeneity_grid, inference_notes, variable_grid
 from cohortium.server.report.leaving import (
     contributors_grid,
     held_by_grid,
@@ -214,11 +215,16 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
         "notes": model_notes(kind, declared, study) + average_note(found, sites)
-        + selection_note(found)
+        + inference_notes(found) + selection_note(found)
         + imputation_note(found)
         + left_out_note(found)
         + cutoff_note(model.get("cutoff_test")),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
+        "inference": [grid for grid in (
+            variable_grid(found, f"Model {label}: each variable as a whole."),
+            heterogeneity_grid(found, f"Model {label}: how far the sites' coefficients differ."),
+            hazards_grid(found, f"Model {label}: are hazards proportional?"),
+        ) if grid],
         "forest": coefficients_forest(coefficients, kind, f"Model {label}: effects with 95% confidence intervals."),
         "measures": measures_grid(cohorts, f"Model {label}: performance by cohort.", unit) if cohorts else None,
         "pictures": [p for p in pictures if p],

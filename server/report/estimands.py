@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cohortium.server.report.coefficients import term_label
+from cohortium.server.report.inference import fitted_note
 from cohortium.server.report.penalised import penalised_note
 from cohortium.server.report.text import words
 
@@ -56,6 +57,8 @@ def _fit(kind: str, model: Record, study: Record) -> str:
         )
     if kind in ("lasso", "lasso_cox"):
         return penalised_note(kind, model)
+    if said := fitted_note(kind, model):
+        return said
     if kind == "cox":
         ties = {"efron": "Efron", "breslow": "Breslow"}.get(model.get("ties", "efron"), model.get("ties"))
         baseline = (
@@ -109,6 +112,9 @@ def _step(step: Record) -> str:
         spearman = " (Spearman, on binned ranks)" if step.get("coefficient") == "spearman" else ""
         return f"correlation pruning{spearman}"
     names = {"lasso": "LASSO", "mrmr": f"mRMR ({step.get('keep', 20)} features)"}
+    if method == "stepwise_p":
+        enter, remove = step.get("enter", 0.05), step.get("remove", 0.1)
+        return f"stepwise likelihood-ratio tests (in below {enter}, out above {remove})"
     return names.get(method, method.replace("_", " ").replace("aic", "AIC"))
 
 

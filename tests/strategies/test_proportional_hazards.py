@@ -39,7 +39,7 @@ def test_equals_lifelines(rows, strata, transform, kind):
     theirs = CoxPHFitter().fit(frame, "time", "event", fit_options={"precision": 1e-13}, **stratified)
     middle = 0.5 if strata == "none" else 0.0  # of a cell of the grid
 
-    def transformed(time: np.ndarray, event: np.ndarray, weight: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    def transformed(time: np.ndarray, event: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return np.log(time + middle) if transform == "log" else time
 
     test = proportional_hazard_test(theirs, frame, time_transform=transformed)

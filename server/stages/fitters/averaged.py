@@ -20,7 +20,7 @@ def average(federation: StudyFederation, name: str, view: dict[str, Any]) -> loc
     """The mean of the local fits of a model over the rows of a view."""
     study = federation.study
     asked = local_fits.asked_of(study.model[name], study.endpoint_of(name).kind)
-    return local_fits.fit(federation.rows(view), minimum_sites=study.privacy.minimum_sites, **asked)
+    return local_fits.fit(federation.rows(view), minimum_sites=federation.least_sites, **asked)
 
 
 def averaged(columns: Columns, exact: Fit, exact_coefficients: Array, mean: local_fits.Average) -> Fit:

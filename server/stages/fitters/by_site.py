@@ -19,7 +19,7 @@ from cohortium.strategies import meta_analysis, site_effects
 def fit(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any], columns: Columns) -> Fit:
     """The fit that `site_effects` or `aggregation` asks for, in study units."""
     sums = federation.rows(labelled(rows, columns))
-    least = federation.study.privacy.minimum_sites
+    least = federation.least_sites
     if model.aggregation == "meta":
         return _pooled(columns, meta_analysis.fit(sums, len(columns), minimum_sites=least))
     if model.site_effects == "fixed":
