@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
         "status": ("cohortium.cli.federation:status", "Show the roster and which sites are connected."),
     },
     "run": ("cohortium.cli.run:run", "Run a study over the connected sites."),
+    "features": ("cohortium.cli.features:features", "Radiomics of one image and its mask, as a CSV."),
     "report": ("cohortium.cli.report:report", "Write the report of a finished run again."),
 }
 GROUP_HELP = {

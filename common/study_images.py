@@ -21,7 +21,7 @@ def _unset(value: object) -> bool:
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if not bounds[0] < bounds[1]:
-        raise ValueError(f"{list(bounds)}: the first number must be below the second")
+        raise ValueError("the first number must be below the second")
     return bounds
 
 
@@ -112,6 +112,9 @@ class Features(Keys):
         return names
 
 
+ImageType = Literal[
+    "Original", "Wavelet", "LoG", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D"
+]  # fmt: skip
 RadiomicsClass = Literal[
     "shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm",
     "morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl",
@@ -122,15 +125,7 @@ class RadiomicsFeatures(Features):
     """[features.NAME] of kind radiomics: features of every image x region, pyradiomics' or IBSI's by their names."""
 
     kind: Literal["radiomics"]
-    image_types: Annotated[
-        tuple[
-            Literal[
-                "Original", "Wavelet", "LoG", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D"
-            ],
-            ...,
-        ],
-        Field(min_length=1),
-    ] = ("Original",)
+    image_types: Annotated[tuple[ImageType, ...], Field(min_length=1)] = ("Original",)
     log_sigma_mm: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0, 2.0, 3.0, 4.0, 5.0)
     classes: Annotated[tuple[RadiomicsClass, ...], Field(min_length=1)] = RADIOMICS_CLASSES
     bin_count: Annotated[int, Field(ge=2, le=65536)] | None = None
