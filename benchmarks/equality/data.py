@@ -2,7 +2,8 @@
 
 `breast_cancer`: scikit-learn's 569 tumours with 30 features, in four sites of different size and case mix (by rank of a
 noisy radius, and the third site measures on a shifted scale). `rossi`, `gbsg2`, `lung`: survival cohorts of lifelines;
-`lung` keeps its real institutions, the small ones together.
+`lung` keeps its real institutions, the small ones together. What is made of them here (features, gaps, repeated
+measurements, scores) follows from fixed seeds.
 """
 
 from functools import cache
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 from sklearn.datasets import load_breast_cancer
+from sklearn.preprocessing import PolynomialFeatures
 
 
 @cache
@@ -72,3 +74,39 @@ def score(frame: pd.DataFrame, columns: list[str], noise: float, seed: int) -> n
     """A risk on the grid of 1e-4, of no model: a noisy logistic of some columns; what is validated in the table."""
     z = standardised(frame, columns).sum(1) + noise * np.random.default_rng(seed).standard_normal(len(frame))
     return np.clip(np.rint(1e4 / (1 + np.exp(-z))), 1, 9999) / 1e4
+
+
+@cache
+def many_features() -> pd.DataFrame:
+    """breast_cancer with 600 correlated, heavy-tailed features f000..f599; some rounded, some with ties, one binary."""
+    frame = breast_cancer()
+    rng = np.random.default_rng(9)
+    columns = [f"x{i:02d}" for i in range(30)]
+    x = PolynomialFeatures(3, include_bias=False).fit_transform(standardised(frame, columns))[:, :1500][:, ::5][:, :300]
+    x = np.hstack([x, rng.standard_normal((len(frame), 300)) + 0.25 * frame[["y"]].to_numpy()])
+    x = x + 0.1 * x.std(0) * rng.standard_normal(x.shape)
+    x[:, ::50] = np.round(x[:, ::50] * 2) / 2
+    x[:, 7] = rng.random(len(frame)) < 0.3
+    return pd.DataFrame(x, columns=[f"f{i:03d}" for i in range(600)]).assign(site=frame["site"], y=frame["y"])
+
+
+@cache
+def with_gaps() -> pd.DataFrame:
+    """Ten columns of breast_cancer with gaps in five, x01, x05, x06, x08 and x09, and `grade`, of levels 0 to 3, with gaps."""
+    frame = breast_cancer()[[f"x{i:02d}" for i in range(10)] + ["site", "y"]].copy()
+    rng = np.random.default_rng(5)
+    frame["grade"] = np.digitize(frame["x00"] + rng.standard_normal(len(frame)), [11.7, 13.4, 15.8]).astype(float)
+    for column, share in zip(
+        ["x01", "x05", "x06", "x08", "x09", "grade"], (0.1, 0.3, 0.05, 0.2, 0.2, 0.1), strict=True
+    ):
+        frame.loc[rng.random(len(frame)) < share, column] = np.nan
+    return frame
+
+
+@cache
+def repeated() -> tuple[pd.DataFrame, np.ndarray]:
+    """Every sixth tumour, and four features measured three times, (n, 4, 3), with noise and a shift."""
+    frame = breast_cancer().iloc[::6].reset_index(drop=True)
+    x = frame[["x00", "x03", "x17", "x29"]].to_numpy()
+    noise = 0.4 * np.random.default_rng(4).standard_normal((*x.shape, 3)) + [0, 0.1, 0.3]
+    return frame, x[:, :, None] + x.std(0)[:, None] * noise

@@ -20,6 +20,12 @@ from cohortium.server.question import Question
 WIDER = 2.0**8
 
 
+def at_sites(kind: Any, frame: Any, **fields: np.ndarray) -> list[Any]:
+    """Rows of each site: `fields` are arrays with an entry a patient of `frame`, whose column `site` splits them."""
+    places = [np.flatnonzero(frame["site"] == site) for site in sorted(frame["site"].unique())]
+    return [kind(**{name: values[at] for name, values in fields.items()}) for at in places]
+
+
 class CountedSites:
     """Rows of some sites as a `Federation`; questions of one moment share a round, as they do in a run.
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import items_models
+import items_selection
 import items_tables
 import items_validation
 from item import Item, compare
 
 DOCS = Path(__file__).parents[2] / "docs"
-MODULES = (items_tables, items_models, items_validation)
+MODULES = (items_tables, items_selection, items_models, items_validation)
 HEAD = ("item", "data", "sums", "rounds", "bytes a site", "largest difference", "target", "pooled reference")
 
 
