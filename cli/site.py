@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,10 @@ from cohortium.cli.study import StudyPath, summary
 from cohortium.common.errors import SiteError
 
 if TYPE_CHECKING:
+    from cohortium.client.site_check import ImageCheck
     from cohortium.common.study import Study
     from cohortium.sites.flow import Exclusion
+    from cohortium.sites.patients import Column, Patients
     from cohortium.sites.site_file import Site
 
 SitePath = Annotated[Path, typer.Option("--site", help="site.toml, or the folder that holds it.")]
@@ -37,16 +40,29 @@ def init(
     typer.echo(f"wrote {site}; name your files in it, then run: cohortium site check STUDY --site {site}")
 
 
-def check(study: StudyPath, site: SitePath = HERE) -> None:
-    """Read the patients as the study would, look for their image files, and print what would be used. Sends nothing."""
+def check(
+    study: StudyPath,
+    site: SitePath = HERE,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that look at images.")] = os.cpu_count() or 1,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Look whether images are there, open none.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="One line a stage.")] = False,
+) -> None:
+    """Read patients and images as the study would, and print what would be used. Writes a page; sends nothing.
+
+    Exit status 1: something in the images may name a patient.
+    """
     from cohortium.sites.image_files import check_patterns, missing_files, needed_images
-    from cohortium.sites.patients import read_patients
+    from cohortium.sites.patients import dictionary, read_patients
 
     agreed, here = _study(study), _site(site)
     check_patterns(agreed, here)
     patients = read_patients(agreed, here)
+    columns = dictionary(agreed, here)
     missing = [missing_files(agreed, here, patient_id) for patient_id in patients.frame["patient_id"]]
     patients = patients.without([exclusion for exclusion in missing if exclusion is not None], agreed)
+    looked = None
+    if agreed.features and not files_only:
+        patients, looked = _look(agreed, here, patients, columns, jobs, quiet=quiet)
 
     flow = patients.flow
     parts = ", ".join(f"{part} {n}" for part, n in patients.counts_by_part.items())
@@ -55,18 +71,47 @@ def check(study: StudyPath, site: SitePath = HERE) -> None:
     for reason, n in flow.excluded.items():
         typer.echo(f"excluded  {n}: {reason}")
     typer.echo(f"used      {flow.used}" + (f" ({parts})" if parts else ""))
-    for name, local in here.data.columns.items():
-        typer.echo(f"column    {name} <- {local}")
-    for column in patients.frame.columns.drop(["patient_id", "part"]):
-        unknown = int(patients.frame[column].isna().sum())
+    for column in columns:
+        unit = f" ({column.unit})" if column.unit else ""
+        found = "".join(f", {n} {reason}" for reason, n in column.problems.items() if not reason.endswith("is missing"))
+        typer.echo(f"column    {column.name} <- {column.local}: {column.kind}{unit}, {column.missing} missing{found}")
+    for name in patients.frame.columns.drop(["patient_id", "part"]):
+        unknown = int(patients.frame[name].isna().sum())
         if unknown:
-            typer.echo(f"missing   {unknown} of {flow.used}: {column}")
+            typer.echo(f"missing   {unknown} of {flow.used}: {name}")
     for image, regions in needed_images(agreed).items():
         typer.echo(f"image     {image}" + (f" with mask of {', '.join(regions)}" if regions else ""))
     for part in agreed.parts_of(here.name):
         if part not in patients.counts_by_part:
             typer.echo(f"note      no usable patient in part {part}; the site answers with zeros there")
     _print_exclusions(patients.exclusions)
+    if looked is not None:
+        _print_findings(looked)
+
+
+def _look(
+    study: "Study", site: "Site", patients: "Patients", columns: "list[Column]", jobs: int, *, quiet: bool
+) -> "tuple[Patients, ImageCheck]":
+    """Open all images; the page and its tables go into the site's workspace."""
+    from cohortium.client.imaging.workers import worker_pool
+    from cohortium.client.site_check import PAGE, check_site
+    from cohortium.common.progress import Progress
+
+    out = site.workspace / "checks" / study.hash[:12]
+    with worker_pool(min(jobs, max(len(patients.frame), 1))) as pool:
+        looked = check_site(study, site, patients, columns, out, pool=pool, progress=Progress(quiet=quiet))
+    typer.echo(f"page      {out / PAGE}")
+    return looked
+
+
+def _print_findings(looked: "ImageCheck") -> None:
+    """How often each finding was made; where, says the page. Ends with status 1 if one concerns identity."""
+    told = Counter(reason for _, reason, _, refuses in looked.findings if not refuses)
+    for reason, n in told.items():
+        typer.echo(f"finding   {n}: {reason}")
+    if looked.identifying:
+        typer.echo(f"identity  {looked.identifying} findings may name a patient; de-identify these files first")
+        raise typer.Exit(1)
 
 
 def prepare(
@@ -77,7 +122,7 @@ def prepare(
     quiet: Annotated[bool, typer.Option("--quiet", help="One line a stage.")] = False,
 ) -> None:
     """Turn patients and images into the prepared table. Resumable; sends nothing."""
-    from cohortium.client.prepare import EXCLUDED
+    from cohortium.client.prepare import EXCLUDED, QUALITY
     from cohortium.client.prepare import prepare as prepare_site
     from cohortium.common.progress import Progress
     from cohortium.sites.prepared import prepared_folder
@@ -91,6 +136,8 @@ def prepare(
         typer.echo(f"excluded  {n}: {reason}")
     if flow.excluded:
         typer.echo(f"cases     {folder / EXCLUDED}")
+    if (folder / QUALITY).exists():
+        typer.echo(f"page      {folder / QUALITY}")
 
 
 def approve(

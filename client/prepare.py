@@ -9,7 +9,7 @@ A study without images imports neither torch nor SimpleITK here.
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cohortium.client.imaging.workers import worker_pool
+from cohortium.client.quality_report import Case, outliers, write_page, write_sheet
 from cohortium.common.errors import SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
 from cohortium.common.table import Table
 from cohortium.sites.flow import Exclusion, Flow
-from cohortium.sites.patients import read_patients
+from cohortium.sites.patients import Patients, read_patients
 from cohortium.sites.prepared import FEATURES, FLOW, TABLE
 from cohortium.sites.site_file import Site
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cohortium.client.imaging.site_images import SiteImages
 
 EXCLUDED = "excluded.csv"
+QUALITY = "quality.html"
 LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "torch", "monai")
 
 
@@ -66,7 +68,7 @@ def prepare(
     progress: NullProgress | None = None,
     cache: Path | None = None,
 ) -> Prepared:
-    """Write a site's table.parquet, flow.json, excluded.csv and features.json into `out`.
+    """Write a site's table.parquet, flow.json, excluded.csv, features.json and quality.html into `out`.
 
     Parameters
     ----------
@@ -105,7 +107,9 @@ def prepare(
         raise SiteError(
             f"site {site.name}: none of {patients.flow.given} patients is usable ({reasons}); correct these"
         )
-    table = patients.table() if images is None else _with_features(patients.table(), images.columns)
+    table = patients.table() if images is None else _with_features(patients.table(), images)
+    if images is not None:
+        _write_quality(out, study, table, patients, images, cache or site.workspace / "cases")
     _write(out, table, patients.flow, patients.exclusions, _feature_report(study, table, images))
     return Prepared(
         table=out / TABLE,
@@ -118,12 +122,37 @@ def prepare(
 # --- what is written ------------------------------------------------------------------------------------------
 
 
-def _with_features(table: Table, columns: Mapping[str, Mapping[str, float]]) -> Table:
+def _with_features(table: Table, images: "SiteImages") -> Table:
     """The table with its patients' features beside their variables."""
-    names = list(columns[table.patient_id[0]])
-    rows = np.array([[columns[patient][name] for name in names] for patient in table.patient_id])
-    features = {name: rows[:, i].copy() for i, name in enumerate(names)}
+    rows = np.array([images.rows[patient] for patient in table.patient_id])
+    features = {name: rows[:, i].copy() for i, name in enumerate(images.names)}
     return Table(table.site, table.patient_id, table.part, {**table.columns, **features})
+
+
+def _write_quality(
+    out: Path, study: Study, table: Table, patients: Patients, images: "SiteImages", cache: Path
+) -> None:
+    """The page that shows the site its cases; sheets are copied out of the finished cases one at a time."""
+    from cohortium.client.imaging.site_images import finished
+    from cohortium.client.imaging.store import Store
+
+    def cases() -> Iterator[Case]:
+        for number, patient_id in enumerate(table.patient_id.tolist(), start=1):
+            kept = finished(Store(cache), images.cases[patient_id])
+            yield Case(
+                patient_id=patient_id, geometry=kept["geometry"], volumes_ml=kept["volumes_ml"],
+                findings=kept["findings"], sheet=write_sheet(out, number, kept["sheet"]),
+            )  # fmt: skip
+
+    write_page(
+        out / QUALITY,
+        title=f"{table.site} in {study.study.name}: prepared",
+        flow=patients.flow,
+        exclusions=patients.exclusions,
+        cases=cases(),
+        found=outliers(table),
+        features=len(table.feature_names),
+    )
 
 
 def _feature_report(study: Study, table: Table, images: "SiteImages | None") -> dict[str, Any]:

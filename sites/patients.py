@@ -5,8 +5,10 @@ wrong with the file rather than with a row is a SiteError (local_table.py).
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,6 +108,40 @@ def read_patients(study: Study, site: Site) -> Patients:
     usable = judge.usable
     frame = pd.DataFrame({"patient_id": judge.ids, "part": parts, **columns}).loc[usable].reset_index(drop=True)
     return Patients(site.name, _with_folds(frame, study, site.name), judge.exclusions())
+
+
+class Column(NamedTuple):
+    """A study variable as a site gives it; `problems` counts values that exclude or cannot be used, by reason."""
+
+    name: str
+    local: str
+    kind: str
+    unit: str
+    given: int
+    missing: int
+    problems: dict[str, int]
+
+
+def dictionary(study: Study, site: Site) -> list[Column]:
+    """Every variable of the study in the site's table, each judged by itself over all rows.
+
+    Raises
+    ------
+    SiteError
+        The table cannot be read as described.
+    """
+    local = read_local_table(site, list(study.variables))
+    columns = []
+    for variable in study.variable:
+        texts = local[variable.name]
+        judge = _Judge(local["patient_id"])
+        _variable(judge, variable, texts, site.data.decimal)
+        missing = int((texts == "").sum())
+        problems = Counter(exclusion.reason for exclusion in judge.exclusions())
+        local_name = site.data.columns.get(variable.name, variable.name)
+        given = len(texts) - missing
+        columns.append(Column(variable.name, local_name, variable.kind, variable.unit, given, missing, problems))
+    return columns
 
 
 class _Judge:

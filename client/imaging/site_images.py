@@ -1,14 +1,18 @@
 """Site images: the images of all patients of a site to features, side by side, each finished case kept on disk."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cohortium.client.imaging.case import CaseFiles, Measured, Recipe, case_key, measure
+import numpy as np
+from numpy.typing import NDArray
+
+from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
+from cohortium.client.imaging.examine import examine
 from cohortium.client.imaging.store import Store, content_key
 from cohortium.common.errors import CaseError, SiteError, StudyError
 from cohortium.common.progress import NullProgress
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from cohortium.client.imaging.deep import Backbone
 
 EMBEDDING_LIBRARIES = ("torch", "monai", "numpy")
+WAITING = 64
+"""Cases handed to the processes at a time: enough that none idles, few enough to hold in memory."""
+FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What the libraries raise on a case that passed all checks."""
 
 
 @dataclass
@@ -29,8 +37,12 @@ class SiteImages:
 
     Attributes
     ----------
-    columns : dict
-        Patient -> column -> value, for every patient whose images can be used, in the order given.
+    names : list of str
+        Columns of features.
+    rows : dict
+        Patient -> values of `names`, for every patient whose images can be used, in the order given.
+    cases : dict
+        Patient -> name among the finished cases (`Store`), where what was examined lies: findings, volumes, sheet.
     exclusions : list of Exclusion
     weights : dict
         Deep feature set -> its network and where the weights come from, for the site's records.
@@ -38,7 +50,9 @@ class SiteImages:
         Cases measured now, and found finished.
     """
 
-    columns: dict[str, dict[str, float]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    rows: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    cases: dict[str, str] = field(default_factory=dict)
     exclusions: list[Exclusion] = field(default_factory=list)
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     computed: int = 0
@@ -49,6 +63,8 @@ def measure_site(
     study: Study, site: Site, patient_ids: Sequence[str], *, pool: Executor | None, progress: NullProgress, cache: Path
 ) -> SiteImages:
     """Features of every patient whose images can be used.
+
+    Only the numbers of a case stay in memory: pictures and sheets go through the store of finished cases.
 
     Parameters
     ----------
@@ -66,52 +82,67 @@ def measure_site(
     """
     recipe = Recipe.of(study)
     _check_regions(recipe)
-    cases = [_files(site, recipe, patient_id) for patient_id in patient_ids]
-    _check_folders(site, recipe, cases)
-    images = SiteImages()
+    cases = [files_of(site, recipe, patient_id) for patient_id in patient_ids]
+    check_folders(site, recipe, cases)
+    images = SiteImages(names=recipe.radiomics_columns())
     store = Store(cache)
-    measured: dict[str, Measured] = {}
+    rows: dict[str, NDArray[np.float64]] = {}
     unusable: dict[str, Exclusion] = {}
     with progress.stage(f"{site.name}: images", total=len(cases)) as step:
         for patient_id, found in _measure_all(cases, recipe, store, pool, images):
             if isinstance(found, Exclusion):
                 unusable[patient_id] = found
             else:
-                measured[patient_id] = found
+                images.cases[patient_id] = found
+                rows[patient_id] = finished(store, found)["values"]
             step.advance()
     # In the order of the patients, whichever process was done first
     images.exclusions = [unusable[p] for p in patient_ids if p in unusable]
-    measured = {p: measured[p] for p in patient_ids if p in measured}
-    names = recipe.radiomics_columns()
-    images.columns = {p: dict(zip(names, case.values.tolist(), strict=True)) for p, case in measured.items()}
-    pictures = {p: case.pictures for p, case in measured.items()}
-    _embed_all(study, site, pictures, images, store, progress)
+    images.rows = {p: rows[p] for p in patient_ids if p in rows}
+    _embed_all(study, site, images, store, progress)
     return images
+
+
+def finished(store: Store, key: str) -> dict[str, Any]:
+    """What was kept of a case that is known to be finished.
+
+    Raises
+    ------
+    SiteError
+        Somebody removed it meanwhile.
+    """
+    if (found := store.get(key)) is None:
+        raise SiteError(f"a finished case is gone from {store.folder}; run prepare again")
+    return found
 
 
 def _measure_all(
     cases: list[CaseFiles], recipe: Recipe, store: Store, pool: Executor | None, images: SiteImages
-) -> Iterator[tuple[str, Measured | Exclusion]]:
-    """Each case's measurements, as they come; the largest cases begin first so that no process ends alone."""
-    pending = {}
-    for files in sorted(cases, key=_bytes, reverse=True):
-        try:
-            key = case_key(files, recipe)
-        except CaseError as unusable:
-            yield files.patient_id, Exclusion(files.patient_id, unusable.reason, unusable.detail)
-            continue
-        if (found := store.get(key)) is not None:
-            images.kept += 1
-            yield files.patient_id, Measured(**found)
-            continue
-        images.computed += 1
-        if pool is None:
-            yield files.patient_id, _measure_one(files, recipe, store, key)
-        else:
-            pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
+) -> Iterator[tuple[str, str | Exclusion]]:
+    """Each case's name among the finished ones, as they come; the largest begin first so that no process ends alone."""
+    pending: dict[Future, str] = {}
     try:
-        for future in as_completed(pending):
-            yield pending[future], future.result()
+        for files in sorted(cases, key=_bytes, reverse=True):
+            try:
+                key = case_key(files, recipe)
+            except CaseError as unusable:
+                yield files.patient_id, Exclusion(files.patient_id, unusable.reason, unusable.detail)
+                continue
+            if store.get(key) is not None:
+                images.kept += 1
+                yield files.patient_id, key
+                continue
+            images.computed += 1
+            if pool is None:
+                yield files.patient_id, _measure_one(files, recipe, store, key)
+                continue
+            pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
+            if len(pending) >= WAITING:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
     except BrokenProcessPool as died:
         raise SiteError(
             "a process that measures images was ended from outside, most likely for lack of memory; "
@@ -122,38 +153,39 @@ def _measure_all(
             future.cancel()
 
 
-def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> Measured | Exclusion:
+def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> str | Exclusion:
     """Measure a case and keep it. Runs in a process of its own, so an unusable case comes back as a plain value."""
     try:
         measured = measure(files, recipe)
+        store.put(key, {**measured._asdict(), **examine(files, recipe).plain()})
     except CaseError as unusable:
         return Exclusion(files.patient_id, unusable.reason, unusable.detail)
-    store.put(key, measured._asdict())
-    return measured
+    except FAILURES as failed:
+        # One odd case must not cost the others their night; the site sees what it was
+        return Exclusion(files.patient_id, "features cannot be computed", f"{type(failed).__name__}: {failed}")
+    return key
 
 
-def _embed_all(
-    study: Study,
-    site: Site,
-    pictures: Mapping[str, Mapping[str, Any]],
-    images: SiteImages,
-    store: Store,
-    progress: NullProgress,
-) -> None:
+def _embed_all(study: Study, site: Site, images: SiteImages, store: Store, progress: NullProgress) -> None:
     """Add the networks' features; torch starts only if an embedding is not among the finished ones."""
-    todo = sum(map(len, pictures.values()))
+    deep = [s for s in study.features.values() if isinstance(s, DeepFeatures)]
+    todo = len(images.rows) * sum(len(s.images) * len(s.regions) for s in deep)
     if not todo:
         return
     networks = _Networks(study)
     with progress.stage(f"{site.name}: embeddings", total=todo) as step:
-        for patient_id, places in pictures.items():
+        for number, (patient_id, row) in enumerate(images.rows.items()):
+            parts = [row]
             # Sorted: a measured case and one found finished give the same order of columns
-            for place, picture in sorted(places.items()):
+            for place, picture in sorted(finished(store, images.cases[patient_id])["pictures"].items()):
                 name = place.split("/")[0]
-                embedding, images.weights[name] = networks.embed(name, picture, store)
-                columns = {f"features.{place}/{i:04d}": value for i, value in enumerate(embedding)}
-                images.columns[patient_id] |= columns
+                # A copy: what the store gives is read-only, which torch warns of
+                embedding, images.weights[name] = networks.embed(name, picture.copy(), store)
+                if number == 0:
+                    images.names += [f"features.{place}/{i:04d}" for i in range(len(embedding))]
+                parts.append(np.asarray(embedding, dtype=np.float64))
                 step.advance()
+            images.rows[patient_id] = np.concatenate(parts)
 
 
 class _Networks:
@@ -203,7 +235,7 @@ def _check_regions(recipe: Recipe) -> None:
             )
 
 
-def _files(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
+def files_of(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     """A patient's files by the patterns of site.toml."""
     bases = dict.fromkeys((image, recipe.base(region)) for image, region in recipe.pairs)
     for image, region in bases:
@@ -221,9 +253,9 @@ def _files(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     )
 
 
-def _check_folders(site: Site, recipe: Recipe, cases: list[CaseFiles]) -> None:
+def check_folders(site: Site, recipe: Recipe, cases: list[CaseFiles]) -> None:
     """A folder that is away, or a pattern that finds nobody, is a mistake of the site and excludes no patient."""
-    pattern = _files(site, recipe, "{patient_id}")
+    pattern = files_of(site, recipe, "{patient_id}")
     roles = [
         (f"images.{image}", path, [case.images[image] for case in cases]) for image, path in pattern.images.items()
     ]

@@ -1,0 +1,124 @@
+"""Examine: what a site should see of a case before it is used: doubts, geometry, volumes and a contact sheet."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from cohortium.client.imaging.case import CaseFiles, Recipe
+from cohortium.client.imaging.contact_sheet import png, strip
+from cohortium.client.imaging.dicom_file import damaged, is_dicom, read_header
+from cohortium.client.imaging.dicom_series import read_slice, series_findings, slice_files
+from cohortium.client.imaging.findings import Finding
+from cohortium.client.imaging.identity import identity_findings
+from cohortium.client.imaging.read import read_image, read_mask, unreadable_disk
+from cohortium.common.errors import CaseError
+
+THICK = 5.0
+"""Longest over shortest side of a voxel, above which texture between slices says little; told, not refused."""
+
+
+class Examined(NamedTuple):
+    """What was found in a case; plain, so that a process can send it.
+
+    Attributes
+    ----------
+    findings : list of (reason, where, refuses)
+    geometry : dict
+        Image -> "512 x 512 x 40 voxels of 0.7 x 0.7 x 5 mm".
+    volumes_ml : dict
+        "IMAGE/REGION" -> volume of the mask as contoured.
+    sheet : bytes
+        PNG; empty where nothing could be shown.
+    """
+
+    findings: list[tuple[str, str, bool]]
+    geometry: dict[str, str]
+    volumes_ml: dict[str, float]
+    sheet: bytes
+
+    def plain(self) -> dict[str, Any]:
+        """For the store of finished cases."""
+        return {**self._asdict(), "findings": [list(finding) for finding in self.findings]}
+
+
+def examine(files: CaseFiles, recipe: Recipe) -> Examined:
+    """Look at all files of a case; what cannot be used is a finding, and the rest is looked at all the same.
+
+    Raises
+    ------
+    SiteError
+        A disk, share or right is missing.
+    """
+    findings = doubts(files, recipe)
+    geometry, volumes, strips = {}, {}, []
+    for image in files.images:
+        try:
+            volume = read_image(files.images[image], recipe.image[image].modality)
+        except CaseError as unusable:
+            _add(findings, unusable)
+            continue
+        geometry[image] = describe(volume)
+        for name, region in files.masks:
+            if name != image:
+                continue
+            try:
+                mask = read_mask(files.masks[image, region], volume, files.parts[image, region])
+            except CaseError as unusable:
+                _add(findings, unusable)
+                continue
+            volumes[f"{image}/{region}"] = volume_ml(mask)
+            strips.append(strip(f"{image}: {region}", volume, mask, recipe.image[image]))
+        if max(volume.GetSpacing()) > THICK * min(volume.GetSpacing()):
+            findings.append(("image has voxels much longer than wide", str(files.images[image]), False))
+    return Examined(findings, geometry, volumes, png(strips) if strips else b"")
+
+
+def doubts(files: CaseFiles, recipe: Recipe) -> list[tuple[str, str, bool]]:
+    """Findings of a case's DICOM files that refuse nothing; what refuses is raised when they are read.
+
+    Raises
+    ------
+    SiteError
+        A disk, share or right is missing.
+    """
+    found: list[Finding] = []
+    for image, path in files.images.items():
+        found += _doubts(path, "image", recipe.image[image].modality)
+    for path in dict.fromkeys(files.masks.values()):
+        found += _doubts(path, "mask", "OTHER")
+    return [(finding.reason, finding.where, False) for finding in found if not finding.refuses]
+
+
+def describe(volume: sitk.Image) -> str:
+    """Size and spacing in words."""
+    size = " x ".join(map(str, volume.GetSize()))
+    return f"{size} voxels of {' x '.join(f'{s:.3g}' for s in volume.GetSpacing())} mm"
+
+
+def volume_ml(mask: sitk.Image) -> float:
+    """Volume of a mask of 0 and 1."""
+    return int(sitk.GetArrayViewFromImage(mask).sum(dtype=np.int64)) * float(np.prod(mask.GetSpacing())) / 1000
+
+
+def _doubts(path: Path, role: str, modality: str) -> list[Finding]:
+    try:
+        files = slice_files(path) if path.is_dir() else [path]
+        if not files or not all(map(is_dicom, files)):
+            return []
+        if role == "image":
+            return series_findings([read_slice(file, role) for file in files], role, modality)
+        with damaged(files[0], role):
+            header, _ = read_header(files[0].read_bytes())
+            return list(identity_findings(header, files[0], role))
+    except CaseError:
+        return []
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as broken:
+        raise unreadable_disk(path, role, broken) from broken
+
+
+def _add(findings: list[tuple[str, str, bool]], unusable: CaseError) -> None:
+    findings.append((unusable.reason, unusable.detail, True))
