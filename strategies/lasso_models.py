@@ -16,10 +16,12 @@ KKT = 1e-10
 """Largest element of the mean gradient that may violate optimality; 1e-8 leaves 4e-6 in coefficients."""
 FULL_DEVIANCE = 0.999
 """The path ends where this share of the deviance is explained, as in glmnet: what follows is separation."""
-PAST = 2.0
+PAST = 1.0
 """Standard errors above its minimum at which the cross-validated deviance of a wide problem has turned for good."""
+NEARLY = 0.05
+"""Violation, as a share of the penalty, at which a model's deviance is known well enough for that."""
 WIDEST = 60
-"""Most columns that enter a working set at once."""
+"""Most columns that enter a small working set at once; one that is larger may double."""
 SIDE_BY_SIDE = 4_000_000
 """Elements of the curvatures that are solved at a time: 32 MB."""
 PATIENTS_A_COLUMN = 4
@@ -78,7 +80,7 @@ def null_models(sets: TrainingSets, lambdas: Array, weights: Array, mixing: floa
         penalty=penalty,
         ridge=(1 - mixing) * lambda_,
         coefficients=coefficients,
-        working=free | _strongest(np.abs(gradient) - penalty, room),
+        working=free | _strongest(np.abs(gradient) - penalty, np.minimum(room, WIDEST)),
         settled=coefficients.copy(),
         objective=np.full(len(place), np.inf),
         loss=np.full(len(place), np.inf),
@@ -89,15 +91,20 @@ def null_models(sets: TrainingSets, lambdas: Array, weights: Array, mixing: floa
 
 
 def _strongest(excess: Array, room: Counts) -> NDArray[np.bool_]:
-    """The columns of largest positive excess of each model: at most `WIDEST`, and at most its `room`, (m,)."""
+    """The columns of largest positive excess of each model, at most its `room`, (m,)."""
     columns = excess.shape[1]
     if columns == 0:
         return np.zeros(excess.shape, dtype=bool)
-    most = min(WIDEST, columns - 1)
+    most = int(np.clip(room.max(initial=0), 0, columns - 1))
     ranked = -np.sort(np.partition(-excess, most, axis=1)[:, : most + 1], axis=1)
     next_one = np.take_along_axis(ranked, np.clip(room, 0, most)[:, None], axis=1)
-    limit = np.where((room >= columns) & (columns <= WIDEST), 0.0, next_one[:, 0])
+    limit = np.where(room >= columns, 0.0, next_one[:, 0])
     return excess > np.maximum(limit, 0.0)[:, None]
+
+
+def _may_enter(room: Counts, there: Counts) -> Counts:
+    """How many columns may enter at once: `WIDEST`, or as many as are there, within the room that is left."""
+    return np.minimum(room, np.maximum(WIDEST, there))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +161,8 @@ def advance(models: Models, active: Counts, at: At, sets: TrainingSets) -> None:
     needed = (here != 0) | (step != 0) | (penalty == 0)
     room = sets.most_columns + sets.intercept.shape[1] - needed.sum(axis=1)
     old = models.working[forward]
-    working = needed | _strongest(np.where(needed, 0.0, np.abs(gradient) - penalty), room)
+    enter = _may_enter(room, needed.sum(axis=1))
+    working = needed | _strongest(np.where(needed, 0.0, np.abs(gradient) - penalty), enter)
     returning = old & ~working & (np.abs(gradient) > 0.7 * penalty)
     working |= returning & (working.sum(axis=1) - needed.sum(axis=1) + returning.sum(axis=1) <= room)[:, None]
     models.working[forward] = working
@@ -217,6 +225,12 @@ def start_from(models: Models, new: Counts, here: Array, at: At) -> None:
     models.coefficients[new], models.working[new] = here, at.working
 
 
+def nearly_solved(models: Models, place: int, share: float) -> bool:
+    """Whether no model at a place of the path violates optimality by more than a share of its penalty."""
+    here = models.place == place
+    return bool((models.violation[here] <= share * models.penalty[here].max(axis=1, initial=0.0)).all())
+
+
 def cross_validated(models: Models, sets: TrainingSets, length: int) -> tuple[Array, Array]:
     """Mean deviance of the held-out patients and its standard error at the first penalties, both (length,)."""
     held_out = models.held_out_loss.reshape(len(sets.patients), -1)[1:, :length]
@@ -228,9 +242,13 @@ def cross_validated(models: Models, sets: TrainingSets, length: int) -> tuple[Ar
 
 
 def end_past_minimum(models: Models, sets: TrainingSets) -> None:
-    """Drop what follows a penalty whose cross-validated deviance lies `PAST` standard errors above the smallest."""
-    solved = (models.violation <= KKT).reshape(len(sets.patients), -1).all(axis=0)
-    length = len(solved) if solved.all() else int(np.argmin(solved))
+    """Drop what follows a penalty whose cross-validated deviance lies `PAST` standard errors above the smallest.
+
+    Models count that are so nearly solved that their deviance is known to a small part of its standard error.
+    """
+    near = models.violation <= NEARLY * models.penalty.max(axis=1, initial=0.0)
+    known = near.reshape(len(sets.patients), -1).all(axis=0)
+    length = len(known) if known.all() else int(np.argmin(known))
     if length < 2:
         return
     mean, se = cross_validated(models, sets, length)

@@ -32,14 +32,17 @@ from cohortium.strategies.lasso_models import (
     cross_validated,
     end_past_minimum,
     end_path,
+    nearly_solved,
     null_models,
     start_from,
 )
 from cohortium.strategies.rows import Array, Counts
 
-MAX_ROUNDS = 30
+MAX_ROUNDS = 40
 LAUNCHES = 6
-"""Parts of the path of a wide problem, started a round apart, each near the solution of the one before it."""
+"""Parts of the path of a wide problem, started one after another, each near the solution of the one before it."""
+READY = 0.5
+"""Violation of the last penalty of a part, as a share of it, at which the next part starts."""
 EVERYBODY = -1
 """As held-out fold: none."""
 Rule = Literal["min", "1se"]
@@ -135,6 +138,8 @@ def fit(
             at_front = at_front.replaced(models.training_set[active[last]], at.take(last))
         elif front >= len(lambdas) or models.dropped[front]:
             break
+        if front < len(lambdas) and not nearly_solved(models, front - 1, READY):
+            continue
         # the next penalties start where the last one was asked for, from the same sums
         new = np.flatnonzero((models.place >= front) & (models.place < front + pace) & ~models.dropped)
         if new.size:
