@@ -39,12 +39,20 @@ def noised_mistakes(study: "Study") -> Iterator[Mistake]:
     yield from _models(study, available)
 
 
+PLAIN = {"penalty": "none", "aggregation": "exact", "tests": "wald", "site_effects": "none"}
+"""Keys of a logistic model, and the values that its noised fit knows."""
+
+
 def _models(study: "Study", available: str) -> Iterator[Mistake]:
     for name, model in study.model.items():
         table = f"[model.{name}]"
         if model.kind != "logistic" or model.selection:
             problem = f"only logistic models without selection can be fitted with noise; {available}"
             yield Mistake(table, f"kind = {shown(model.kind)}", problem)
+        for key, usual in PLAIN.items():
+            if (value := getattr(model, key, usual)) != usual:
+                problem = f"cannot be fitted with noise; leave it out: {available}"
+                yield Mistake(table, f"{key} = {shown(value)}", problem)
         for predictor in model.predictors:
             variable = study.variables.get(predictor)
             if variable is None:
