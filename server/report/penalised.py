@@ -49,7 +49,8 @@ def average_note(notes: Record, sites: int) -> list[str]:
     if "relative_error" in found:
         sentences.append(
             f"The averaged coefficients differ from the exact ones by {100 * found['relative_error']:.0f}% of the "
-            f"length of the exact ones (standardised, without intercept), at most by {number(found['largest_difference'])}."
+            "length of the exact ones (standardised, without intercept), at most by "
+            f"{number(found['largest_difference'])}."
         )
     if found["nonzero"] != found["nonzero_exact"] or found["nonzero_both"] != found["nonzero"]:
         sentences.append(
