@@ -92,7 +92,7 @@ def many_features() -> pd.DataFrame:
 
 @cache
 def with_gaps() -> pd.DataFrame:
-    """Ten columns of breast_cancer with gaps in five, x01, x05, x06, x08 and x09, and `grade`, of levels 0 to 3, with gaps."""
+    """Ten columns of breast_cancer with gaps in five, and `grade`, of levels 0 to 3, with gaps."""
     frame = breast_cancer()[[f"x{i:02d}" for i in range(10)] + ["site", "y"]].copy()
     rng = np.random.default_rng(5)
     frame["grade"] = np.digitize(frame["x00"] + rng.standard_normal(len(frame)), [11.7, 13.4, 15.8]).astype(float)

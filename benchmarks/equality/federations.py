@@ -45,15 +45,20 @@ class CountedSites:
         self._rounds = Rounds[Question, Any](self._send)
 
     def sum(self, what: Statistic, *, bound: float = DEFAULT_BOUND, **parameters: Any) -> Any:
-        empty = type(self.sites[0])(*(np.asarray(field)[:0] for field in self.sites[0]))
-        return self._rounds.ask(Question(what, {}, parameters, bound, what.local(empty, **parameters)))
+        return self.ask(what, {}, bound, parameters)
+
+    def ask(self, what: Statistic, view: dict[str, Any], bound: float, parameters: dict[str, Any]) -> Any:
+        """A sum over the rows that `view` leaves; ``{"columns": ...}`` takes some columns of x."""
+        nobody = type(self.sites[0])(*(np.asarray(field)[:0] for field in self.sites[0]))
+        zero = what.local(_seen(nobody, view), **parameters)
+        return self._rounds.ask(Question(what, view, parameters, bound, zero))
 
     def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
         return self._rounds.together(tasks)
 
     def _send(self, questions: list[Question]) -> list[Any]:
         self.rounds += 1
-        shares = [[q.statistic.local(rows, **q.parameters) for q in questions] for rows in self.sites]
+        shares = [[q.statistic.local(_seen(rows, q.view), **q.parameters) for q in questions] for rows in self.sites]
         flat = [[np.asarray(field) for share in of_site for field in share] for of_site in shares]
         if self._masked is None:
             self.bytes_up += sum(8 * array.size for array in flat[0])
@@ -63,6 +68,23 @@ class CountedSites:
             self.bytes_up += sent
         found = iter(totals)
         return [type(q.shape)(*(next(found).reshape(np.shape(zero)) for zero in q.shape)) for q in questions]
+
+
+class SomeColumns:
+    """A federation that sees some columns of the rows of another, whose rounds it shares."""
+
+    def __init__(self, sites: CountedSites, columns: Sequence[int]) -> None:
+        self._sites, self._view = sites, {"columns": list(columns)}
+
+    def sum(self, what: Statistic, *, bound: float = DEFAULT_BOUND, **parameters: Any) -> Any:
+        return self._sites.ask(what, self._view, bound, parameters)
+
+    def together(self, tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        return self._sites.together(tasks)
+
+
+def _seen(rows: Any, view: dict[str, Any]) -> Any:
+    return rows._replace(x=rows.x[:, view["columns"]]) if view else rows
 
 
 class _Masks:
