@@ -69,7 +69,7 @@ def _axes(points: Array, area: float, volume: float) -> dict[str, float]:
     semi = 2 * np.array([major, minor, least])
     with np.errstate(divide="ignore", invalid="ignore"):
         enclosing = volume / (4 / 3 * np.pi * np.prod(semi))
-        area_density = area / _ellipsoid_area(*semi) if least > 0 else np.nan
+        area_density = area / ellipsoid_area(*semi) if least > 0 else np.nan
     return {
         "pca_maj_axis": float(4 * major),
         "pca_min_axis": float(4 * minor),
@@ -81,8 +81,12 @@ def _axes(points: Array, area: float, volume: float) -> dict[str, float]:
     }
 
 
-def _ellipsoid_area(a: float, b: float, c: float, terms: int = 20) -> float:
-    """Surface of an ellipsoid of semi-axes a >= b >= c by the manual's Legendre series (3.1, area density)."""
+def ellipsoid_area(a: float, b: float, c: float, terms: int = 20) -> float:
+    """Surface of an ellipsoid of semi-axes a >= b >= c by the manual's Legendre series (3.1, area density).
+
+    The manual takes both eccentricities against the major axis, so this is some percent off for a long ellipsoid; what
+    is compared between studies is the manual's number.
+    """
     alpha, beta = np.sqrt(1 - b**2 / a**2), np.sqrt(1 - c**2 / a**2)
     if alpha * beta == 0:  # of revolution with a = b: the series is its first term only where c = a too
         alpha = max(alpha, 1e-9)
