@@ -5,6 +5,7 @@ CohortiumError
 +-- SiteError           a site's file, key or set-up; I/O and permission errors stop the site, they exclude nobody
 |   +-- CaseError       one case cannot be used: it is excluded with its reason, the rest goes on
 +-- WireError           bytes that are no message of ours
++-- ModelError          the folder of a model, or a patient that it cannot score
 +-- SumRefused          a site's guard withheld its share; says which rule and what would satisfy it
 |   +-- Overflow        a number did not fit the fixed-point range; ask again with a wider bound
 +-- SumVoid             a site did not answer; nothing was learned, the same sum can be asked again
@@ -46,6 +47,10 @@ class CaseError(SiteError):
 
 class WireError(CohortiumError):
     """Bytes that are no message of ours."""
+
+
+class ModelError(CohortiumError):
+    """The folder of a model cannot be used, or it cannot score a patient; the text names what and the remedy."""
 
 
 class SumRefused(CohortiumError):
