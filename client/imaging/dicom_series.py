@@ -2,7 +2,7 @@
 
 ITK sorts slices and stretches over gaps, shears and repeats without a word. So every header is read first and the
 geometry is checked here: one series, patient, orientation and frame of reference; even steps along the normal of the
-slices; no slice missing or there twice. ITK then decodes the pixels (JPEG2000 too).
+slices; no slice missing or there twice. Pixels: dicom_pixels.py (JPEG2000 too).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from cohortium.client.imaging import dicom_file
+from cohortium.client.imaging import dicom_file, dicom_pixels
 from cohortium.client.imaging.findings import Finding, refuse
 from cohortium.client.imaging.identity import identity_findings
-from cohortium.common.errors import CaseError
 
 MODALITIES = {"CT": {"CT"}, "MR": {"MR"}, "PET": {"PT"}, "US": {"US"}}
 """DICOM's names of a study's modalities."""
@@ -26,10 +25,9 @@ EVEN = 0.01
 PARALLEL = 1e-3
 """Sine of the angle between the slices' normal and the line they are stacked along (headers round to 1e-4)."""
 LARGEST_SIDE, LARGEST_VOLUME = 8192, 2**31
+LARGEST_VALUE = 2**31
 PACKED = 1000
 """More pixels a compressed byte than any real image has: the file's numbers are wrong."""
-RAW = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
-"""Transfer syntaxes without compression."""
 PATIENT, STUDY, FRAME = "cohortium.patient", "cohortium.study", "cohortium.frame"
 """Under these an image remembers whose it is, so that contours of somebody else are noticed."""
 
@@ -50,6 +48,7 @@ class Slice(NamedTuple):
     orientation: NDArray[np.float64]  # (2, 3), along a row and along a column
     position_mm: NDArray[np.float64]  # (3,)
     rescale: tuple[float, float]
+    thickness_mm: float
     findings: tuple[Finding, ...]
 
 
@@ -76,17 +75,22 @@ def read_series(files: Sequence[Path], role: str = "image", modality: str = "OTH
     refuse(series_findings(slices, role, modality))
     normal = np.cross(*slices[0].orientation)
     slices.sort(key=lambda found: float(normal @ found.position_mm))
-    names = [str(found.file) for found in slices]
-    try:
-        # The first slice's pixel type would be everybody's: with rescaling a slice that loses the others' fractions
-        mixed = len({found.rescale for found in slices}) > 1
-        image = sitk.ReadImage(names, sitk.sitkFloat64) if mixed else sitk.ReadImage(names)
-    except RuntimeError as broken:
-        raise CaseError(f"{role} is unreadable", f"{files[0].parent}: its pixels cannot be decoded") from broken
-    if image.GetSize()[::-1] != (len(slices), *slices[0].shape):
-        raise CaseError(f"{role} is unreadable", f"{files[0].parent}: decoded to another size than the headers say")
+    image = sitk.GetImageFromArray(_values(slices, role))
     _place(image, slices)
     return image
+
+
+def _values(slices: Sequence[Slice], role: str) -> NDArray:
+    """Voxels (z, y, x), each slice rescaled by its own numbers: PET has another slope on every slice."""
+    whole = all(float(number).is_integer() for given in slices for number in given.rescale)
+    volume = np.zeros((len(slices), *slices[0].shape), dtype=np.int32 if whole else np.float64)
+    for z, given in enumerate(slices):
+        slope, intercept = given.rescale
+        values = dicom_pixels.stored_values(given.file, role) * slope + intercept
+        if np.abs(values).max() >= LARGEST_VALUE:
+            raise _finding(given, f"{role} is unreadable", "RescaleSlope").error
+        volume[z] = values
+    return volume
 
 
 def read_slice(file: Path, role: str) -> Slice:
@@ -114,6 +118,7 @@ def read_slice(file: Path, role: str) -> Slice:
         orientation = np.array(dicom_file.numbers(header, "ImageOrientationPatient", 6)).reshape(2, 3)
         row, column = dicom_file.numbers(header, "PixelSpacing", 2)
         position = np.array(dicom_file.numbers(header, "ImagePositionPatient", 3))
+        thickness = float(header.get("SliceThickness") or 1.0)
         rescale = tuple(float(header.get(k, d)) for k, d in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
         if not np.isfinite([*orientation.ravel(), *position, row, column, *rescale]).all() or min(row, column) <= 0:
             raise ValueError("not finite")
@@ -129,6 +134,7 @@ def read_slice(file: Path, role: str) -> Slice:
             orientation,
             position,
             rescale,
+            thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
             tuple(identity_findings(header, file, role)),
         )
 
@@ -209,7 +215,7 @@ def _stacking(slices: Sequence[Slice], role: str) -> list[Finding]:
 def _check_size(file: Path, role: str, shape: tuple[int, int], bits: int, syntax: str, after: int) -> None:
     """Numbers of a damaged header must not make a decoder ask for memory, nor a cut file pass."""
     pixels = shape[0] * shape[1]
-    needed = pixels * bits // 8 if syntax in RAW else pixels // PACKED
+    needed = pixels * bits // 8 if syntax in dicom_pixels.RAW else pixels // PACKED
     if min(shape) < 1 or max(shape) > LARGEST_SIDE or bits not in (8, 16, 32) or after < needed:
         raise Finding(reason=f"{role} is unreadable", file=file, tag=dicom_file.tag("PixelData")).error
 
@@ -219,7 +225,7 @@ def _place(image: sitk.Image, slices: Sequence[Slice]) -> None:
     first, last = slices[0], slices[-1]
     normal = np.cross(*first.orientation)
     step = float(normal @ (last.position_mm - first.position_mm)) / max(len(slices) - 1, 1)
-    thickness = step or image.GetSpacing()[2]
+    thickness = step or first.thickness_mm
     image.SetSpacing((first.spacing_mm[1], first.spacing_mm[0], thickness))
     image.SetOrigin(first.position_mm.tolist())
     image.SetDirection(np.column_stack([*first.orientation, normal]).ravel().tolist())

@@ -41,7 +41,7 @@ def check(path: Path) -> bool:
                 if kind is not None and finite:
                     whole = len(data) - len(data) % kind.itemsize
                     finite = bool(np.isfinite(np.frombuffer(data[:whole], dtype=kind)).all())
-    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error) as cut:
+    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error, ArithmeticError, TypeError) as cut:
         raise ValueError(str(cut)) from cut
     if left:
         raise ValueError(f"the file ends {left} bytes before its voxels do")

@@ -6,6 +6,7 @@ bias the study without a trace.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ from cohortium.client.imaging.rtstruct import frames_of_reference, read_contours
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.sites.site_file import MaskFile
 
+LARGEST = 2**31
+"""Voxels."""
+DENSEST = 1100
+"""Voxels a byte; zlib reaches 1,032 on zeros."""
+DETACHED = {".nhdr", ".mhd"}
+"""Headers of data in another file."""
 CORNER_TOLERANCE = 0.01
 """Voxels by which corners of image and mask may differ: headers store positions in single precision."""
 
@@ -182,6 +189,7 @@ def _read(path: Path, role: str, modality: str = "OTHER") -> tuple[sitk.Image, b
         else:
             if nifti.is_nifti(path):
                 finite = nifti.check(path)
+            _check_extent(path, role)
             image = sitk.ReadImage(path)
     except OSError as broken:
         raise unreadable_disk(path, role, broken) from broken
@@ -193,6 +201,17 @@ def _read(path: Path, role: str, modality: str = "OTHER") -> tuple[sitk.Image, b
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise CaseError(f"{role} has several channels", f"{path}: {image.GetNumberOfComponentsPerPixel()} channels")
     return image, finite
+
+
+def _check_extent(path: Path, role: str) -> None:
+    """Numbers of a damaged header must not make ITK ask for memory."""
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    voxels = math.prod(header.GetSize()) * header.GetNumberOfComponents()
+    packed = path.stat().st_size * DENSEST
+    if voxels > LARGEST or (path.suffix not in DETACHED and voxels > packed):
+        raise CaseError(f"{role} is unreadable", f"{path}: {path.stat().st_size} bytes cannot hold {voxels} voxels")
 
 
 def _read_dicom(path: Path, role: str, modality: str) -> sitk.Image:
