@@ -34,7 +34,7 @@ RANKS = ("rank_tests.occupancy", "rank_tests.histogram", "rank_tests.split")
 """Statistics that count patients in cells of features; `split` cuts cells of some features ever finer."""
 SQUARES = (
     *("chained.products", "correlation.cross_products", "rank_correlation.products"),
-    *("logistic.terms", "lasso.terms", "lasso_cox.terms"),
+    *("linear.cross_products", "logistic.terms", "lasso.terms", "lasso_cox.terms"),
     *("cox.risk_sets", "cox.stratum", "firth_cox.moments"),
     *("site_effects.profile", "site_effects.marginal"),
 )

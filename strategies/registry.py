@@ -12,7 +12,7 @@ MODULES = (
     "calibration", "chained", "class_histogram", "combat", "competing_risks",
     "concordance", "concordance_pairs", "correlation", "cox", "cutoff",
     "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox",
-    "gradient_boosting", "linear_svm", "mlp",
+    "gradient_boosting", "linear", "linear_svm", "mlp",
     "icc", "lasso", "lasso_cox", "levels", "local_fits",
     "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
     "quantiles", "rank_correlation", "rank_tests", "reclassification",

@@ -95,7 +95,7 @@ MISTAKES = [
         {"kind": "logistic", "predictors": ["age"]},
         "[model.a b] name 'a b': should be letters",
     ),
-    ("tcga_brca", "model/cox/selection", ["lasso"], "[model.cox] selection[1] = 'lasso': selection works on binary"),
+    ("tcga_brca", "model/cox/selection", ["screen"], "[model.cox] selection[1] = 'screen': works on binary endpoints"),
     ("sarcoma", "model/radiomics_score/predictors", ["model.fused"], "the models use each other"),
     ("sarcoma", "model/fused/predictors", ["features.radiomcs"], "did you mean 'features.radiomics'?"),
     ("sarcoma", "features/radiomics/bin_count", GONE, "give bin_count or bin_width = {image = width}, one of the two"),
@@ -126,7 +126,7 @@ MISTAKES = [
     ("uci_heart", "federation/quorum", ["vq"], "[federation] quorum = 'vq': no such site of the study; did you mean"),
     ("uci_heart", "privacy/released_numbers", 0, "[privacy] released_numbers = 0: should be greater than or equal to"),
     ("uci_heart", "validation/bootstrap", 10, "[validation] bootstrap = 10: too few for an interval; take 100 or more"),
-    ("uci_heart", "model/full/aggregation", "fedavg", "this version does not average local fits; use exact"),
+    ("uci_heart", "model/selected/selection", [{"method": "lasso", "mixing": 0}], "mixing = 0: should be greater than 0"),
     (
         "sarcoma",
         "region/liver",
