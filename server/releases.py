@@ -48,7 +48,7 @@ from cohortium.strategies import (
     risk_sets,
     table_one,
 )
-from cohortium.strategies.describe import outcome_groups
+from cohortium.strategies.describe import BLOCK, outcome_groups
 from cohortium.strategies.rows import FoldedSurvival, Labelled, Matrix, Scored, Survival
 
 PARTS = ("train", "internal", "external")
@@ -69,16 +69,18 @@ def releases(study: Study) -> list[Release]:
 
 
 def _table_one(study: Study) -> Iterator[Release]:
-    """Each variable by itself, by outcome; once more, coarser, where sites hold that back for a few missing values."""
+    """By outcome; once more, coarser and each by itself, where sites hold that back for a few missing values."""
     groups = len(outcome_groups(study))
+    measured = sum(variable.kind == "continuous" for variable in study.variable)
     for part in PARTS:
         if not study.hides_its_sites(part):
             continue
-        if any(variable.kind == "continuous" for variable in study.variable):
-            purpose = "Table 1, each continuous variable"
-            for these, told in ((groups, purpose), (1, f"{purpose} of which a few values are missing")):
-                yield _moments(study, part, told, 1, these)
-                yield from _quantiles(study, part, told, 1, these, len(table_one.QUARTILES))
+        blocks = {min(BLOCK, measured), measured % BLOCK} - {0}
+        together = [(of, groups, "Table 1, continuous variables") for of in sorted(blocks, reverse=True)]
+        few = (1, 1, "Table 1, a continuous variable of which a few values are missing")
+        for columns, these, told in [*together, few] if measured else ():
+            yield _moments(study, part, told, columns, these)
+            yield from _quantiles(study, part, told, columns, these, len(table_one.QUARTILES))
         for variable in study.variable:
             if variable.kind != "continuous":
                 yield _level_counts(study, part, len(variable.levels))

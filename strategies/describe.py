@@ -4,7 +4,7 @@ What a site holds back because a group has a few missing values is asked once mo
 counted as the first level, a continuous variable for all groups together (client/cells.py says why).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cohortium.common.errors import SumRefused
@@ -15,6 +15,8 @@ from cohortium.strategies import table_one
 
 Ask = Callable[[Mapping[str, Any]], Federation]
 Entry = dict[str, Any]
+BLOCK = 50
+"""Continuous variables that are asked for together: fewer questions, and not all asked again for a few of them."""
 FIRST_LEVEL = {"fill": [0.0], "centre": [0.0], "scale": [1.0]}
 """What a view of level codes is given to count missing values as the first level."""
 
@@ -22,44 +24,60 @@ FIRST_LEVEL = {"fill": [0.0], "centre": [0.0], "scale": [1.0]}
 def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
     """Entries of results.json's ``table_one``, in the order of the study file.
 
-    Each variable is asked for by itself. One that has a small cell at some site is withheld as a whole, so that no
-    margin gives the cell away.
+    A variable with levels is asked for by itself; continuous ones in blocks, and a block that a site holds back once
+    more each by itself. A variable that has a small cell at some site is withheld as a whole, so that no margin gives
+    the cell away.
     """
     groups, primary = outcome_groups(study), study.study.primary
     view = {"kind": "matrix", "rows": {"part": part, "endpoint": primary}}
     least = study.privacy.minimum_count
 
-    def rows(variable: Variable, **more: Any) -> Federation:
-        return ask(view | {"blocks": [{"terms": [variable.name]}]} | more)
+    def rows(*variables: Variable, **more: Any) -> Federation:
+        return ask(view | {"blocks": [{"terms": [variable.name for variable in variables]}]} | more)
 
-    def continuous(variable: Variable) -> Entry:
-        named = {"variable": variable.name, "unit": variable.unit, "cohort": part}
+    everyone = rows(*study.variable)
+
+    def measured(variables: Sequence[Variable]) -> list[Entry]:
+        named = [{"variable": variable.name, "unit": variable.unit, "cohort": part} for variable in variables]
         try:
-            described = table_one.continuous(rows(variable, group=primary), 1, len(groups))
-            return table_one.continuous_entry(described, 0, groups=groups, **named)
+            described = table_one.continuous(rows(*variables, group=primary), len(variables), len(groups))
         except SumRefused:
-            described = table_one.continuous(rows(variable), 1, 1)
-            return table_one.ungrouped_entry(described, minimum_count=least, **named)
+            if len(variables) > 1:
+                apart = everyone.together([lambda variable=variable: measured([variable]) for variable in variables])
+                return [entry for entries in apart for entry in entries]
+            described = table_one.continuous(rows(*variables), 1, 1)
+            return [table_one.ungrouped_entry(described, minimum_count=least, **named[0])]
+        return [table_one.continuous_entry(described, i, groups=groups, **name) for i, name in enumerate(named)]
 
-    def counted(variable: Variable) -> Entry:
+    def counted(variables: Sequence[Variable]) -> list[Entry]:
+        (variable,) = variables
         names = [level_text(level) for level in variable.levels]
         named = {"variable": variable.name, "kind": variable.kind, "cohort": part, "groups": groups}
         try:
             described = table_one.categorical(rows(variable, group=primary), len(names), len(groups))
-            return table_one.categorical_entry(described, 0, level_names=names, **named)
+            return [table_one.categorical_entry(described, 0, level_names=names, **named)]
         except SumRefused:
             coarser = rows(variable, group=primary, **FIRST_LEVEL)
             described = table_one.categorical(coarser, len(names), len(groups))
-            return table_one.merged_entry(described, level_names=names, **named)
+            return [table_one.merged_entry(described, level_names=names, **named)]
 
-    def entry(variable: Variable) -> Entry:
+    def entries(variables: Sequence[Variable]) -> list[Entry]:
         try:
-            return continuous(variable) if variable.kind == "continuous" else counted(variable)
+            return measured(variables) if variables[0].kind == "continuous" else counted(variables)
         except SumRefused as refusal:
-            return {"variable": variable.name, "kind": variable.kind, "cohort": part, "withheld": refusal.why}
+            names = [{"variable": variable.name, "kind": variable.kind, "cohort": part} for variable in variables]
+            return [name | {"withheld": refusal.why} for name in names]
 
-    everyone = ask(view | {"blocks": [{"terms": [variable.name for variable in study.variable]}]})
-    return everyone.together([lambda variable=variable: entry(variable) for variable in study.variable])
+    asked = [*batched([v for v in study.variable if v.kind == "continuous"], BLOCK)]
+    asked += [(variable,) for variable in study.variable if variable.kind != "continuous"]
+    found = everyone.together([lambda variables=variables: entries(variables) for variables in asked])
+    by_name = {entry["variable"]: entry for block in found for entry in block}
+    return [by_name[variable.name] for variable in study.variable]
+
+
+def batched(items: Sequence[Variable], size: int) -> Iterator[tuple[Variable, ...]]:
+    """Items in tuples of `size`, the last one shorter."""
+    return (tuple(items[i : i + size]) for i in range(0, len(items), size))
 
 
 def outcome_groups(study: Study) -> tuple[str, str]:
