@@ -96,7 +96,14 @@ def run_study(
         columns=len(table_columns(study, federation.feature_names)),
         cost=calls.cost | {"seconds": round(time.monotonic() - started, 3)},
     )
-    write_bundles(study, fitted, content | {"cutoffs": validated.cutoffs}, federation.published, out / "models")
+    write_bundles(
+        study,
+        fitted,
+        content | {"cutoffs": validated.cutoffs},
+        federation.published,
+        federation.feature_names,
+        out / "models",
+    )
     write_results(content, out / "results.json")
     with progress.stage("report"):
         from cohortium.server.report.build import build_report  # matplotlib: only when there is something to draw

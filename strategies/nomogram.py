@@ -11,6 +11,10 @@ import numpy as np
 from scipy import special
 
 POINTS = 100.0
+MOST_AXES = 40
+"""Variables that a nomogram can be drawn for."""
+END = 2.326
+"""Standard deviations from the mean at which axes end where no percentiles were asked for: 1 % of a normal variable."""
 RISKS = (0.01, 0.05, *(k / 10 for k in range(1, 10)), 0.95, 0.99)
 
 

@@ -17,8 +17,6 @@ from cohortium.strategies import explanation, nomogram, quantiles, score_bins
 from cohortium.strategies.rows import Array
 from cohortium.strategies.validation_settings import undefined
 
-MOST_AXES = 40
-"""Variables that a nomogram can be drawn for."""
 NOT_LINEAR = "the score is not a linear function of the model's columns"
 
 
@@ -136,8 +134,9 @@ class _Explained:
         return {"columns": at, "values": levels, "weights": np.array([max(0.0, 1 - share.sum()), *share])}
 
     def _nomogram(self, beta: Array, ends: Array, shares: tuple[float, float]) -> Any:
-        if len(self.variables) > MOST_AXES:
-            return undefined(f"{len(self.variables)} variables are too many for a nomogram; at most {MOST_AXES}")
+        if len(self.variables) > nomogram.MOST_AXES:
+            many = f"{len(self.variables)} variables are too many for a nomogram"
+            return undefined(f"{many}; at most {nomogram.MOST_AXES}")
         columns = self.fit.columns
         slope = beta[1:] / columns.scale
         axes: dict[str, list[tuple[Any, float]]] = {}
