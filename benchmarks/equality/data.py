@@ -2,17 +2,45 @@
 
 `breast_cancer`: scikit-learn's 569 tumours with 30 features, in four sites of different size and case mix (by rank of a
 noisy radius, and the third site measures on a shifted scale). `rossi`, `gbsg2`, `lung`: survival cohorts of lifelines;
-`lung` keeps its real institutions, the small ones together. What is made of them here (features, gaps, repeated
+`lung` keeps its real institutions, the small ones together. `uci_heart` (four real hospitals) and `tcga_brca` (regions)
+are read where the reference data is present. What is made of them here (features, gaps, repeated
 measurements, scores) follows from fixed seeds.
 """
 
+import os
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import PolynomialFeatures
+
+CHECKOUT = Path(__file__).parents[2]
+REFERENCE = Path(os.environ.get("COHORTIUM_REFERENCE_DATA", CHECKOUT.parent / "shared" / "reference"))
+
+
+def without_reference() -> str:
+    """Why items on the reference data cannot run here."""
+    return "" if REFERENCE.is_dir() else "the reference data is absent; set COHORTIUM_REFERENCE_DATA"
+
+
+@cache
+def uci_heart() -> pd.DataFrame:
+    """920 patients of four hospitals with their gaps; y: heart disease."""
+    frame = pd.read_csv(REFERENCE / "uci_heart" / "patients.csv").rename(columns={"hospital": "site", "disease": "y"})
+    return frame.assign(pain=(frame["cp"] == 4).astype(float)).sort_values("site", kind="stable", ignore_index=True)
+
+
+@cache
+def tcga_brca() -> pd.DataFrame:
+    """1,096 patients by region (eight of none in one); age, three stages, time in days, event."""
+    frame = pd.read_csv(REFERENCE / "tcga_brca" / "patients.csv").rename(columns={"time_days": "time"})
+    frame = frame.rename(columns={f"ajcc_pathologic_t_{size}": size for size in ("T2", "T3")})
+    frame = frame.rename(columns={"age_at_index": "age", "ajcc_pathologic_stage_Stage IIIA": "IIIA"})
+    kept = ["site", "time", "event", "age", "T2", "T3", "IIIA"]
+    return frame[kept].sort_values("site", kind="stable", ignore_index=True)
 
 
 @cache

@@ -26,6 +26,8 @@ class Item:
         choices alone (the penalties of a path, say); a figure that it does not return is not compared.
     target : float
         Largest difference allowed: |ours - theirs| / max(1, |theirs|).
+    absent : callable
+        Why the item cannot run here (data or software that is not there), or nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Item:
     theirs: Callable[[Figures], Figures]
     reference: str
     target: float = 1e-9
+    absent: Callable[[], str] = str
 
 
 def compare(item: Item, sums: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import references_tables as references
 from item import Federate, Item
 
-from cohortium.strategies import correlation, moments, quantiles, screening, table_one
+from cohortium.strategies import correlation, group_differences, moments, quantiles, screening, table_one
 from cohortium.strategies.rows import Matrix
 
 FEATURES = references.FEATURES
@@ -48,6 +48,15 @@ def _t_test(federate: Federate) -> dict[str, Any]:
     return {"t": student.t, "p": student.p, "t_welch": welch.t, "p_welch": welch.p}
 
 
+def _differences(federate: Federate) -> dict[str, Any]:
+    groups = moments.fit_groups(federate(_raw()), 30, 2)
+    found = [
+        group_differences.of_means(*(np.array([getattr(g, name)[j] for g in groups]) for name in ("n", "mean", "sd")))
+        for j in range(30)
+    ]
+    return {"standardised_difference": [of["standardised_difference"] for of in found]}
+
+
 def _independence(federate: Federate) -> dict[str, Any]:
     frame = data.breast_cancer()
     codes = references.quarter_of(frame).astype(float)[:, None]
@@ -67,6 +76,8 @@ ITEMS = (
          reference="pandas quantile (type 7)", target=6e-7),
     Item(name="Student's and Welch's t-test", data=DATA, ours=_t_test, theirs=references.t_test,
          reference="scipy.stats.ttest_ind"),
+    Item(name="standardised differences, 30 features", data=DATA, ours=_differences, theirs=references.differences,
+         reference="Austin's formula on pandas"),
     Item(name="chi-squared of a table of 4 levels", data=DATA, ours=_independence, theirs=references.independence,
          reference="scipy.stats.chi2_contingency"),
     Item(name="Pearson correlations, 30 features", data=DATA, ours=_correlation, theirs=references.correlation,

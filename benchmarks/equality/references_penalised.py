@@ -25,7 +25,7 @@ def folds(frame):
     return frame.groupby("site").cumcount().to_numpy() % FOLDS
 
 
-def _net(x, y, penalty, mixing, weight=None, intercept=True):
+def _net(x, y, penalty, mixing, weight=None, *, intercept=True):
     """Coordinate descent; it is certified by who calls it, not by its own stopping rule."""
     net = ElasticNet(alpha=penalty, l1_ratio=mixing, tol=1e-17, max_iter=1_000, fit_intercept=intercept)
     with warnings.catch_warnings():

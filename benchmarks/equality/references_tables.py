@@ -30,8 +30,16 @@ def t_test(ours):
     return {"t": student.statistic, "p": student.pvalue, "t_welch": welch.statistic, "p_welch": welch.pvalue}
 
 
+def differences(ours):
+    """Difference of the means over the root of the mean variance (Austin 2009)."""
+    del ours
+    groups = data.breast_cancer().groupby("y")[FEATURES]
+    mean, variance = groups.mean(), groups.var(ddof=1)
+    return {"standardised_difference": (mean.loc[1] - mean.loc[0]) / np.sqrt(variance.mean())}
+
+
 def independence(ours):
-    """chi-squared of quartiles of x00 by outcome; Fisher of a sparse two by two table."""
+    """chi-squared of a variable of four levels by outcome."""
     del ours
     frame = data.breast_cancer()
     table = np.array([np.bincount(quarter_of(frame)[frame.y == y], minlength=4) for y in (0, 1)])

@@ -13,14 +13,31 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import items_binary
+import items_classifiers
+import items_cohorts
+import items_inference
 import items_models
+import items_penalised
 import items_selection
+import items_survival
 import items_tables
 import items_validation
 from item import Item, compare
 
 DOCS = Path(__file__).parents[2] / "docs"
-MODULES = (items_tables, items_selection, items_models, items_validation)
+MODULES = (
+    items_tables,
+    items_selection,
+    items_models,
+    items_penalised,
+    items_inference,
+    items_classifiers,
+    items_validation,
+    items_binary,
+    items_survival,
+    items_cohorts,
+)
 HEAD = ("item", "data", "sums", "rounds", "bytes a site", "largest difference", "target", "pooled reference")
 
 
@@ -36,7 +53,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["item"], row["data"], row["sums"], *numbers, row["reference"]]
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def markdown(rows: list[dict[str, Any]], skipped: list[str]) -> str:
     """docs/equality.md."""
     missed = [row for row in rows if not row["reached"]]
     lines = [
@@ -51,6 +68,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "",
         f"{len(rows)} rows, {len(missed)} miss their target" + ("." if not missed else ":"),
         *(f"- {row['item']} ({row['sums']}): {row['difference']:.1e} against {row['target']:.0e}" for row in missed),
+        *(["", "Not run here:", *(f"- {why}" for why in skipped)] if skipped else []),
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + " --- |" * len(HEAD),
@@ -65,14 +83,18 @@ def main() -> None:
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     warnings.simplefilter("error")
-    rows = []
+    rows, skipped = [], []
     for item in items():
         if options.only.lower() in item.name.lower():
+            if why := item.absent():
+                skipped.append(f"{item.name} ({item.data}): {why}")
+                print(f"skipped: {skipped[-1]}", flush=True)
+                continue
             for sums in ("float", "masked"):
                 rows.append(compare(item, sums))
                 print(" | ".join(cells(rows[-1])), flush=True)
     if not options.only:
-        (DOCS / "equality.md").write_text(markdown(rows), encoding="utf-8")
+        (DOCS / "equality.md").write_text(markdown(rows, skipped), encoding="utf-8")
         (DOCS / "equality.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
