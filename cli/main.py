@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]] | tuple[str, str]] = {
     "run": ("cohortium.cli.run:run", "Run a study over the connected sites."),
     "features": ("cohortium.cli.features:features", "Radiomics of one image and its mask, as a CSV."),
     "report": ("cohortium.cli.report:report", "Write the report of a finished run again."),
+    "predict": ("cohortium.cli.predict:predict", "A new patient's risk by a model of a finished run."),
 }
 GROUP_HELP = {
     "study": "The study file: what the sites agree on.",

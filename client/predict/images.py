@@ -1,0 +1,91 @@
+"""Images: the features of a new patient's images, by the preparation that hospitals used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cohortium.client.imaging.case import CaseFiles, Recipe, measure
+from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
+from cohortium.client.predict.saved import Model
+from cohortium.common.errors import ModelError
+from cohortium.common.model_files import weight_files
+from cohortium.common.study_images import DeepFeatures, MaskRegion
+from cohortium.sites.site_file import MaskFile
+
+
+class Measurement:
+    """Measures the feature sets that a model needs, in one patient after the other; networks are loaded once."""
+
+    def __init__(self, model: Model) -> None:
+        study, sets = model.saved.study, model.needs.features
+        self._model, self._study = model, study
+        self._recipe = Recipe(study.image, study.region, {name: study.features[name] for name in sets})
+        self._networks: dict[str, Any] = {}
+        for _, region in self._recipe.pairs:
+            if not isinstance(study.region[base := self._recipe.base(region)], MaskRegion):
+                raise ModelError(f"region {base} has no mask of its own; give the features as columns of --patients")
+
+    def features(self, patient: NewPatient) -> dict[str, float]:
+        """All feature columns of a patient.
+
+        Raises
+        ------
+        ModelError
+            A path that is needed is not given, or a weight file is not in the model's folder.
+        CaseError
+            The images cannot be used.
+        """
+        files = self._files(patient)
+        measured = measure(files, self._recipe)
+        found = dict(zip(self._recipe.radiomics_columns(), measured.values.tolist(), strict=True))
+        for place, picture in measured.pictures.items():
+            name = place.split("/")[0]
+            settings = self._study.features[name]
+            assert isinstance(settings, DeepFeatures)  # the only ones that leave a picture
+            embedding = np.asarray(self._network(name, settings).embed(picture, settings.size), dtype=np.float64)
+            found |= {f"features.{place}/{i:04d}": value for i, value in enumerate(embedding.tolist())}
+        return found
+
+    def _files(self, patient: NewPatient) -> CaseFiles:
+        given = patient.given
+        pairs = list(dict.fromkeys((image, self._recipe.base(region)) for image, region in self._recipe.pairs))
+        masks = {(i, r): given.get(f"{MASK}{i}/{r}") or given.get(MASK + r, "") for i, r in pairs}
+        images = {image: given.get(IMAGE + image, "") for image, _ in pairs}
+        lacking = [f"image {image}" for image, path in images.items() if not path]
+        lacking += [f"mask {region} on image {image}" for (image, region), path in masks.items() if not path]
+        if lacking:
+            raise ModelError(
+                f"the model looks at image features, and no path is given of {', '.join(lacking)}; give "
+                "--image NAME=PATH and --mask REGION=PATH, or columns image.NAME and mask.REGION of --patients"
+            )
+        parts = {(i, r): _part(given, r) for i, r in pairs}
+        return CaseFiles(
+            patient.patient_id,
+            {image: patient.folder / path for image, path in images.items()},
+            {pair: patient.folder / path for pair, path in masks.items()},
+            parts,
+        )
+
+    def _network(self, name: str, settings: DeepFeatures) -> Any:
+        from cohortium.client.imaging.deep import load_backbone  # torch: only where a network looks at the image
+
+        if name not in self._networks:
+            weights = self._model.saved.folder / "weights"
+            for used in weight_files(self._study, [name]).values():
+                if not (weights / used.sha256).is_file():
+                    raise ModelError(
+                        f"model {self._model.saved.folder}: the weights of features.{name} are not there; copy the "
+                        f"file {used.file} of the study to weights/{used.sha256}"
+                    )
+            digests = {used.file: used.sha256 for used in weight_files(self._study, [name]).values()}
+            self._networks[name] = load_backbone(
+                settings, seed=self._study.study.seed, resolve=lambda file: weights / digests[file]
+            )
+        return self._networks[name]
+
+
+def _part(given: Mapping[str, str], region: str) -> MaskFile:
+    """Which region of its file a mask is."""
+    roi = given.get(ROI + region)
+    return MaskFile(path="{patient_id}", roi=(roi,) if roi else ())
