@@ -87,7 +87,7 @@ class Run:
 
     def cohort(self, name, endpoint):
         """Patients of a cohort whose endpoint is known."""
-        part = "train" if name.startswith("cross_validated") else re.match(r"\w+", name)[0]
+        part = "train" if name.startswith(("cross_validated", "leave_one_site_out")) else re.match(r"\w+", name)[0]
         chosen = (self.patients["part"] == part) & self.patients["site"].isin(self.results["held_by"][name])
         level = re.search(r"/subgroup:(.+)=(.+)$", name) or re.search(r"/analysis:.*,(.+)=(.+)$", name)
         if level:
@@ -105,6 +105,8 @@ class Run:
 
     def scores(self, patients, cohort, model):
         """The scores a cohort is judged by: of the final model but for cross-validation."""
+        if cohort.startswith("leave_one_site_out"):
+            return patients[f"loso.{model}"].to_numpy()
         final = f"fit.{model}" if f"fit.{model}" in patients and cohort.startswith("train") else f"score.{model}"
         return patients[final].to_numpy()
 

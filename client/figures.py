@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cohortium.client.left_out import COHORT
 from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import DEFAULT_BOUND, Federation, PooledSites, Statistic, Sums
@@ -16,9 +17,8 @@ from cohortium.strategies.describe import describe_part
 if TYPE_CHECKING:
     from cohortium.client.standing import Standing
 
-COHORT = "figures.cohort"
 TABLE = "figures.table_one"
-"""Names of finished figures on an allow list."""
+"""Beside `COHORT`, the names of finished figures on an allow list."""
 FLOW = "flow"
 """Declared counts, on the site's meter."""
 
@@ -42,7 +42,10 @@ def finished_figures(standing: "Standing", spec: Mapping[str, Any]) -> dict[str,
         kept = {key: cohort.settings[key] for key in ("folds", "cohort")}
         cohort = replace(cohort, settings=settings | kept)
         try:
-            standing.guard.finished(COHORT, cohort.rows(cohort.models[0].endpoint), standing.context)
+            for endpoint in {model.endpoint for model in cohort.models} | {
+                cohort.survival or cohort.models[0].endpoint
+            }:
+                standing.guard.finished(COHORT, cohort.rows(endpoint), standing.context)
             figures, comparisons = cohort_figures(ask, cohort)
             charge(standing, COHORT, dict(plain), [figures, comparisons])
         except SumRefused as refusal:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from cohortium.client import cells, disclosure
+from cohortium.client.left_out import COHORT, check_events, check_left_out, check_minimum
 from cohortium.client.subsets import check_named, check_subset
 from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
@@ -52,6 +53,7 @@ class Guard:
                 f"the {part} part lies at {len(holders)} of at least {least} sites, so a sum over it would be a site's "
                 "own data; ask for finished figures instead",
             )
+        check_left_out(self.study, statistic, view)
         check_terms(self.study, statistic, view, context.objects if context else {})
         if view["rows"].get("where"):
             check_subset(self.study, view["rows"], context)
@@ -79,6 +81,7 @@ class Guard:
             goes in the clear is about too few patients.
         """
         disclosure.check(self.study, statistic, view, parameters, rows)
+        check_minimum(self.study, statistic, parameters)
         least = self.study.privacy.minimum_count
         cells.check_missing(statistic, view, rows, least)
         if not self.study.privacy.secure_aggregation and 0 < len(rows[0]) < least:
@@ -114,11 +117,17 @@ class Guard:
         Raises
         ------
         SumRefused
-            Not allowed here; a part that enough sites hold, so that only its sums may leave; a subgroup that the study
-            does not name; a cohort of fewer than minimum_count patients.
+            Not allowed here; a part that enough sites hold, so that only its sums may leave (but for ``by_site``); a
+            subgroup that the study does not name; a cohort of fewer than minimum_count patients, or, of a part that
+            enough sites hold, of fewer with the event (of a binary endpoint, or without).
         """
         self._allowed(what)
-        if self.study.hides_its_sites(rows["part"]):
+        least = self.study.privacy.minimum_count
+        if self.study.hides_its_sites(rows["part"]) and what == COHORT and self.study.validation.by_site:
+            if rows.get("where"):
+                raise SumRefused(what, "figures by site are those of whole cohorts; ask for sums over a subgroup")
+            check_events(self.study, what, rows, context)
+        elif self.study.hides_its_sites(rows["part"]):
             raise SumRefused(
                 what,
                 f"the {rows['part']} part lies at enough sites for sums, so no figures of one site leave; ask for sums",
@@ -126,7 +135,6 @@ class Guard:
         if rows.get("where"):
             check_named(self.study, rows["where"])
         patients = int(views.selected(context, rows).sum())
-        least = self.study.privacy.minimum_count
         if patients < least:
             raise SumRefused(what, f"the cohort has fewer than minimum_count = {least} patients at its site")
         if rows.get("where"):

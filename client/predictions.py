@@ -16,8 +16,9 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
 
     Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the
     positive value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
-    and ``fit.MODEL`` the final model's. ``subgroup.VARIABLE`` is the level of each variable that a subgroup or a
-    secondary analysis is cut by.
+    and ``fit.MODEL`` the final model's. Where the study leaves sites out, ``loso.MODEL`` comes from the model that has
+    not seen the patient's site (outside train it is the final model's). ``subgroup.VARIABLE`` is the level of each
+    variable that a subgroup or a secondary analysis is cut by.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
         columns[f"score.{model['name']}"] = [f"{value:.4f}" for value in scores]
         if folds:
             columns[f"fit.{model['name']}"] = [f"{value:.4f}" for value in final]
+        if context.study.validation.leave_one_site_out:
+            unseen = views.score(context, model["object"], "left_out_site")
+            columns[f"loso.{model['name']}"] = [f"{value:.4f}" for value in unseen]
     validation = context.study.validation
     for name in dict.fromkeys([*validation.subgroups, *(v for a in validation.analysis for v in a.where)]):
         levels = context.study.variables[name].levels

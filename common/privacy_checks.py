@@ -31,6 +31,8 @@ def noised_mistakes(study: "Study") -> Iterator[Mistake]:
         ("[validation] explain", bool(study.validation.explain)),
         ("[validation] subgroups", bool(study.validation.subgroups)),
         ("[validation] survival", study.validation.survival is not None),
+        ("[validation] leave_one_site_out", study.validation.leave_one_site_out),
+        ("[validation] by_site", study.validation.by_site),
         ("[[validation.analysis]]", bool(study.validation.analysis)),
     )
     for table, asked in unhidden:

@@ -23,7 +23,9 @@ from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 from cohortium.common.study_models import Model
 
 FILE_NAME = "study.toml"
-OptIn = Literal["secure_aggregation", "score_resolution", "event_time_days", "on_departure"]
+OptIn = Literal[
+    "secure_aggregation", "score_resolution", "event_time_days", "on_departure", "leave_one_site_out", "by_site"
+]
 OPT_INS: tuple[OptIn, ...] = get_args(OptIn)
 
 
@@ -128,6 +130,8 @@ class Study(Keys):
             privacy.score_resolution == "exact",
             privacy.event_time_days < Privacy().event_time_days,
             self.federation.on_departure == "continue",
+            self.validation.leave_one_site_out,
+            self.validation.by_site,
         )
         return tuple(key for key, asked in zip(OPT_INS, wider, strict=True) if asked)
 

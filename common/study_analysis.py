@@ -236,6 +236,8 @@ class Validation(Keys):
     )
     # left out of the hash where it is not asked for: a study without it is the study it always was
     calibration_slope: Literal["within_sites"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    leave_one_site_out: bool = Field(default=False, exclude_if=lambda value: not value)
+    by_site: bool = Field(default=False, exclude_if=lambda value: not value)
     analysis: tuple[Analysis, ...] = ()
 
     @field_validator("decision_thresholds")

@@ -24,7 +24,19 @@ RESERVED_NAMES = ("patient_id", "part", "fold")
 def cross_checks(study: "Study") -> list[Mistake]:
     """All mistakes between tables, in the order of the file."""
     checks = (
-        *(_variables, _endpoints, _regions, _features, _harmonise, _models, _stack, _validation, _privacy, _quorum),
+        *(
+            _variables,
+            _endpoints,
+            _regions,
+            _grids,
+            _features,
+            _harmonise,
+            _models,
+            _stack,
+            _validation,
+            _privacy,
+            _quorum,
+        ),
         *(_imputation, _unkept, noised_mistakes, model_mistakes),
     )
     return [mistake for check in checks for mistake in check(study)]
@@ -54,6 +66,13 @@ def _regions(study: "Study") -> Iterator[Mistake]:
         if isinstance(region, RingRegion):
             solid = [other for other, r in study.region.items() if not isinstance(r, RingRegion)]
             yield from _unknown(f"[region.{name}]", "of", [region.of], solid, "region to lay a ring around")
+
+
+def _grids(study: "Study") -> Iterator[Mistake]:
+    for name, image in study.image.items():
+        if image.grid is not None:
+            own = [other for other, i in study.image.items() if i.grid is None]
+            yield from _unknown(f"[image.{name}]", "grid", [image.grid], own, "image with a grid of its own")
 
 
 def _features(study: "Study") -> Iterator[Mistake]:
@@ -196,6 +215,12 @@ def _privacy(study: "Study") -> Iterator[Mistake]:
             f"({least} at least)"
         )
         yield Mistake("[split]", f"train = {shown(train)}", problem)
+    elif study.validation.leave_one_site_out and len(train) <= minimum:
+        problem = (
+            f"leaves {len(train) - 1} of {len(train)} training sites, and minimum_sites = {minimum}; it needs "
+            f"{minimum + 1} training sites or more"
+        )
+        yield Mistake("[validation]", "leave_one_site_out = true", problem)
 
 
 def _quorum(study: "Study") -> Iterator[Mistake]:

@@ -10,7 +10,7 @@ from cohortium.common.federation import Statistic
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import CoxModel
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
-from cohortium.server.stages.validate import cohorts
+from cohortium.server.stages.cohorts import cohorts
 from cohortium.strategies import (
     calibration,
     competing_risks,

@@ -20,9 +20,10 @@ from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
 from cohortium.common.table import Table
 from cohortium.server.stages import private
+from cohortium.server.stages.cohorts import cohorts, finished_at
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
-from cohortium.server.stages.validate import cohorts, scored_models
+from cohortium.server.stages.validate import scored_models
 from cohortium.strategies import views
 from cohortium.strategies.cohort_figures import cohort_figures
 
@@ -60,11 +61,7 @@ def preview(study: Study, table: Table, allow: tuple[str, ...]) -> Preview:
         The site's allow list.
     """
     rehearsal = Rehearsal(study, table, allow)
-    finished = [
-        name
-        for name, spec in cohorts(study, ()).items()
-        if table.site in study.sites_of(spec.part) and not study.hides_its_sites(spec.part)
-    ]
+    finished = list(finished_at(study, cohorts(study, ()), table.site))
     stopped = ""
     try:
         if study.privacy.dp is not None:

@@ -12,7 +12,7 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
 from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
-from cohortium.strategies import multiplicity
+from cohortium.strategies import heterogeneity, multiplicity
 from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
@@ -48,14 +48,17 @@ class CohortSpec:
     ----------
     part : str
         ``train``, ``internal`` or ``external``.
-    of : {"final", "out_of_fold"}
-        Whose scores; ``"out_of_fold"`` is the cross-validated cohort of the training part.
+    of : {"final", "out_of_fold", "left_out_site"}
+        Whose scores; ``"out_of_fold"`` is the cross-validated cohort of the training part, ``"left_out_site"`` that of
+        leave-one-site-out validation.
     where : (variable, level index) or None
         A subgroup.
     survival : str or None
         A survival endpoint that all scores are also held against.
     settings : mapping
         As `study_settings` gives them, with the ``folds`` and ``cohort`` of this one.
+    heterogeneity : int
+        Fewest sites of a summary of how figures differ between sites; 0: there is none.
     """
 
     part: str
@@ -65,6 +68,7 @@ class CohortSpec:
     where: tuple[str, float] | None = None
     survival: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    heterogeneity: int = 0
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "CohortSpec":
@@ -88,6 +92,7 @@ class CohortSpec:
             "where": list(self.where) if self.where else None,
             "survival": self.survival,
             "settings": dict(self.settings),
+            **({"heterogeneity": self.heterogeneity} if self.heterogeneity else {}),
         }
 
     def rows(self, endpoint: str) -> dict[str, Any]:
@@ -171,11 +176,32 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
     def comparisons() -> list[dict[str, Any]]:
         return compare(rows, names, pairs, settings) if pairs else []
 
+    def between_sites() -> dict[str, dict[str, Any]]:
+        return _between_sites(rows, spec, names, heterogeneity.BINARY, settings)
+
     try:
-        found, compared = rows.together([figures, comparisons])  # type: ignore[list-item]  # two kinds of results
+        found, compared, spread = rows.together([figures, comparisons, between_sites])  # type: ignore[list-item]  # several kinds of results
     except SumRefused as refusal:
         return {name: {"withheld": str(refusal)} for name in names}, []
-    return found, compared  # type: ignore[return-value]
+    return {name: {**found[name], **spread[name]} for name in names}, compared  # type: ignore[return-value,call-overload,dict-item]
+
+
+def _between_sites(
+    rows: Federation, spec: CohortSpec, names: Sequence[str], figures: Sequence[str], settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """How far figures differ between sites, under ``heterogeneity``; nothing where that is not asked for."""
+    if not spec.heterogeneity:
+        return {name: {} for name in names}
+    found = heterogeneity.summarise(
+        rows,
+        names,
+        figures,
+        minimum_count=settings.minimum_count,
+        minimum_sites=spec.heterogeneity,
+        time_step=settings.time_step,
+        log_hazards=settings.log_hazards,
+    )
+    return {name: {"heterogeneity": found[name]} for name in names}
 
 
 def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
@@ -190,8 +216,11 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
             return {}
         return validate_competing(ask(_view(spec, endpoint, models, "scored_competing")), names, settings)
 
+    def between_sites() -> dict[str, dict[str, Any]]:
+        return _between_sites(rows, spec, names, heterogeneity.SURVIVAL, settings)
+
     try:
-        found, rivals = rows.together([of_the_event, of_its_rivals])
+        found, rivals, spread = rows.together([of_the_event, of_its_rivals, between_sites])
     except SumRefused as refusal:
         return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
     figures, comparisons = {}, []
@@ -203,7 +232,7 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
         # of a binary model the cohort is counted by its own endpoint
         own = cohort if model.outcome == "survival" else {}
         competing = {"competing_risks": rivals[model.name]} if rivals else {}
-        figures[model.name] = {**own, "survival": {**high_risk, **values, **competing}}
+        figures[model.name] = {**own, "survival": {**high_risk, **values, **competing, **spread[model.name]}}
     return figures, multiplicity.adjusted(comparisons) if comparisons else []
 
 

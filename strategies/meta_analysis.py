@@ -6,6 +6,7 @@ and Laird), and of weights at that tau2. Each coefficient is pooled by itself.
 DerSimonian & Laird, Controlled Clinical Trials 7:177, 1986; Higgins, Thompson & Spiegelhalter, JRSS A 172:137, 2009.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Able(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Weighted sums over sites of their estimates b, of variance v, with w = 1 / (v + tau2); each (p + 1,)."""
+    """Weighted sums over sites of their estimates b, of variance v, with w = 1 / (v + tau2); all of one shape."""
 
     weight: Array  # w
     first: Array  # w (b - centre)
@@ -51,8 +52,13 @@ def sums(rows: Labelled, *, tau2: Array, centre: Array) -> Sums:
     fitted = _local(rows)
     if fitted is None:
         return Sums(*(np.zeros(rows.x.shape[1] + 1) for _ in Sums._fields))
-    weight = 1 / (np.diag(fitted.covariance) + tau2)
-    apart = fitted.coefficients - centre
+    return contribution(fitted.coefficients, np.diag(fitted.covariance), tau2, centre)
+
+
+def contribution(estimate: Array, variance: Array, tau2: Array, centre: Array) -> Sums:
+    """One site's part of weighted sums."""
+    weight = 1 / (variance + tau2)
+    apart = estimate - centre
     return Sums(weight=weight, first=weight * apart, second=weight * apart**2, square=weight**2)
 
 
@@ -73,7 +79,7 @@ def _local(rows: Labelled) -> logistic.Logistic | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meta:
-    """Random-effects means of the sites' coefficients; arrays are (p + 1,), the intercept first."""
+    """Random-effects means of the sites' estimates; arrays are (k,), of `fit` (p + 1,), the intercept first."""
 
     coefficients: Array
     standard_errors: Array
@@ -81,7 +87,8 @@ class Meta:
     tau2: Array  # variance between sites
     common: Array  # fixed-effect means, where all sites are taken to share one coefficient
     common_errors: Array
-    sites: int
+    spread: Array  # sum of w (b - mean)^2 at tau2
+    sites: int | Counts  # whose estimates are pooled: of all, or of each
     patients: int
 
     @property
@@ -94,8 +101,19 @@ class Meta:
     def q_p_values(self) -> Array:
         return stats.chi2.sf(self.q, self.sites - 1)
 
+    def confidence_interval(self, level: float = 0.95) -> Array:
+        """Normal interval of the means, (k, 2)."""
+        half = stats.norm.ppf((1 + level) / 2) * self.standard_errors
+        return self.coefficients[:, None] + half[:, None] * [-1, 1]
+
+    def hartung_knapp_interval(self, level: float = 0.95) -> Array:
+        """Student interval of the means by Hartung and Knapp (Stat Med 20:3875, 2001), (k, 2)."""
+        df = self.sites - 1
+        half = stats.t.ppf((1 + level) / 2, df) * np.sqrt(self.spread / df) * self.standard_errors
+        return self.coefficients[:, None] + half[:, None] * [-1, 1]
+
     def prediction_interval(self, level: float = 0.95) -> Array:
-        """Where the coefficient of another site is expected, (p + 1, 2); of three sites or more."""
+        """Where the estimate of another site is expected, (k, 2); of three sites or more (Riley et al., BMJ 2011)."""
         wide = stats.t.ppf((1 + level) / 2, self.sites - 2) if self.sites > 2 else np.nan
         half = wide * np.sqrt(self.tau2 + self.standard_errors**2)
         return self.coefficients[:, None] + half[:, None] * [-1, 1]
@@ -115,14 +133,29 @@ def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> M
             f"meta-analysis: {int(who.sites)} sites have a fit of their own (both classes at least {FEWEST} times, no "
             f'separation), {minimum_sites} are needed; use aggregation = "exact", which needs none'
         )
-    nothing = np.zeros(predictors + 1)
-    plain = federation.sum(sums, tau2=nothing, centre=nothing)
+
+    def ask(tau2: Array, centre: Array) -> Sums:
+        return federation.sum(sums, tau2=tau2, centre=centre)
+
+    return pool(ask, predictors + 1, int(who.sites), int(who.patients))
+
+
+def pool(ask: Callable[[Array, Array], Sums], k: int, sites: int | Counts, patients: int) -> Meta:
+    """Random-effects means of k estimates; two sums.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(tau2, centre)`` gives the sites' weighted sums, each (k,).
+    sites : int or (k,)
+        Sites that contribute, three or more.
+    """
+    nothing = np.zeros(k)
+    plain = ask(nothing, nothing)
     common = plain.first / plain.weight
     q = np.maximum(plain.second - plain.first**2 / plain.weight, 0.0)
-    df = int(who.sites) - 1
-    spread = plain.weight - plain.square / plain.weight  # 0 of one site
-    tau2 = np.maximum(q - df, 0.0) / np.where(df > 0, spread, 1.0)
-    pooled = federation.sum(sums, tau2=tau2, centre=common)
+    tau2 = np.maximum(q - (sites - 1), 0.0) / (plain.weight - plain.square / plain.weight)
+    pooled = ask(tau2, common)
     return Meta(
         coefficients=common + pooled.first / pooled.weight,
         standard_errors=1 / np.sqrt(pooled.weight),
@@ -130,6 +163,7 @@ def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> M
         tau2=tau2,
         common=common,
         common_errors=1 / np.sqrt(plain.weight),
-        sites=int(who.sites),
-        patients=int(who.patients),
+        spread=np.maximum(pooled.second - pooled.first**2 / pooled.weight, 0.0),
+        sites=sites,
+        patients=patients,
     )

@@ -13,7 +13,7 @@ MODULES = (
     "concordance", "concordance_pairs", "correlation", "cox", "cutoff",
     "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox",
     "gradient_boosting", "linear", "linear_svm", "mlp",
-    "icc", "lasso", "lasso_cox", "levels", "local_fits",
+    "heterogeneity", "icc", "lasso", "lasso_cox", "levels", "local_fits",
     "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
     "quantiles", "rank_correlation", "rank_tests", "reclassification",
     "score_bins", "screening", "site_effects", "slope_within_sites", "survival",

@@ -65,6 +65,24 @@ def site_offset(study: Study, site: str) -> int:
     return names.index(site) if site in names else 0
 
 
+def left_out_number(study: Study, site: str) -> int:
+    """Number that stands for a training site among what a replicate leaves out; those of the folds come before."""
+    return cross_validation_folds(study) + sorted(study.split.train).index(site)
+
+
+def unseen(context: Context, of: str) -> list[tuple[NDArray[np.bool_], tuple[int, ...]]]:
+    """Training patients, (n,) each time, and the replicate that has not seen them.
+
+    `of`: ``"out_of_fold"`` (each fold's), ``"left_out_site"`` (this site's) or ``"final"`` (there is none).
+    """
+    if of == "out_of_fold":
+        folds = folds_of(context)
+        return [(folds == fold, (fold,)) for fold in range(cross_validation_folds(context.study))]
+    if of == "left_out_site" and context.site in context.study.split.train:
+        return [(context.table.part == "train", (left_out_number(context.study, context.site),))]
+    return []
+
+
 def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
     """0/1 class of each patient: the binary endpoint, or the event indicator of survival; NaN counts as 0."""
     columns = context.table.columns
@@ -74,11 +92,17 @@ def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
 
 
 def selected(context: Context, rows: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Patients of ``{"part", "without": folds left out, "where": [variable, value], "endpoint"}``; (n,)."""
+    """Patients of ``{"part", "without": what is left out, "where": [variable, value], "endpoint"}``; (n,).
+
+    What is left out: folds, and the `left_out_number` of a site, which then has no patients.
+    """
     table = context.table
     chosen = table.part == rows["part"]
     if rows.get("without"):
         chosen &= ~np.isin(folds_of(context), np.asarray(rows["without"], dtype=np.int64))
+        trains = context.site in context.study.split.train
+        if trains and left_out_number(context.study, context.site) in rows["without"]:
+            chosen[:] = False
     if rows.get("where"):
         variable, value = rows["where"]
         chosen &= table.columns[variable] == value

@@ -11,7 +11,8 @@ What is large and used often (a harmonisation, a fitted model with the folds' mo
 digest.
 
 A *replicate* of a fit is named by the cross-validation folds it has not seen: ``()`` is the final fit, ``(2,)`` the one
-that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model stacked on top of it.
+that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model stacked on top of it. Numbers from the
+number of folds on are sites left out (view_patients.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ from cohortium.strategies.view_patients import (
     outcome_class,
     selected,
     site_offset,
+    unseen,
 )
 
 View = Mapping[str, Any]
@@ -131,7 +133,7 @@ def design(context: Context, recipe: Mapping[str, Any], without: tuple[int, ...]
 
 
 def key_of(without: Sequence[int]) -> str:
-    """Name of a replicate: the folds it has not seen."""
+    """Name of a replicate: the folds, or the site, it has not seen."""
     return ",".join(str(fold) for fold in sorted(without))
 
 
@@ -159,17 +161,13 @@ def out_of_fold(context: Context, model: str, without: tuple[int, ...] = ()) -> 
 def score(context: Context, model: str, of: str) -> Array:
     """Reported score on its grid: a probability for a binary model, else the linear predictor; (n,).
 
-    `of`: ``"final"`` (the final model for everybody) or ``"out_of_fold"`` (a training patient's from the model that has
-    not seen its fold).
+    `of`: ``"final"`` (the final model for everybody), ``"out_of_fold"`` (a training patient's from the model that has
+    not seen its fold) or ``"left_out_site"`` (from the one that has not seen its site).
     """
-    if of == "out_of_fold":
-        folds = folds_of(context)
-        values = linear_predictor(context, model).copy()
-        for fold in range(cross_validation_folds(context.study)):
-            if (held_out := folds == fold).any():
-                values[held_out] = linear_predictor(context, model, (fold,))[held_out]
-    else:
-        values = linear_predictor(context, model)
+    values = linear_predictor(context, model).copy()
+    for held_out, without in unseen(context, of):
+        if held_out.any():
+            values[held_out] = linear_predictor(context, model, without)[held_out]
     if context.objects[model]["outcome"] == "binary":
         # 1 / (1 + exp(-z)) in the form that overflows for no z
         values = np.exp(-np.logaddexp(0.0, -values))

@@ -13,7 +13,7 @@ from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.server.stages.fitters import FITTERS, GIVEN, NEEDS_PREDICTORS
 from cohortium.server.stages.imputed import pooled
 from cohortium.server.stages.preprocess import Preprocessed, preprocess
-from cohortium.server.stages.replicates import levels, replicates
+from cohortium.server.stages.replicates import in_words, levels, replicates
 from cohortium.server.stages.select import select
 from cohortium.strategies import moments, views
 
@@ -115,7 +115,7 @@ def _fit_columns(
         candidates = _candidates(federation, name, rows, learned, fitted)
         offered = candidates if model.kind in GIVEN else varying(candidates)
         columns, path, steps = select(federation, model, rows, offered, learned.patients)
-        if not len(columns) and model.kind in NEEDS_PREDICTORS:
+        if not len(columns) and (model.kind in NEEDS_PREDICTORS or (model.kind == "cox" and not model.selection)):
             raise NotIdentifiable(
                 f"no predictor is left for a {model.kind} model: all have one value in the training patients, or the "
                 "selection keeps none; loosen the selection or name other predictors"
@@ -126,7 +126,7 @@ def _fit_columns(
         more = {"left_out": left_out, "selection": steps}
         return replace(fit, notes={**fit.notes, **{key: told for key, told in more.items() if told}})
     except NotIdentifiable as problem:
-        where = f" without fold {' and '.join(map(str, without))}" if without else ""
+        where = f" without {in_words(federation.study, without)}" if without else ""
         message = f"study.toml [model.{name}]{where}: {problem}"
         for index, column in reversed(list(enumerate(columns.names))):
             message = message.replace(f"column {index} ", f"{column} ")

@@ -12,13 +12,13 @@ import numpy as np
 
 from cohortium.common.errors import Undefined
 from cohortium.common.study import Study
-from cohortium.common.study_data import level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
+from cohortium.server.stages.cohorts import cohorts, finished_at
 from cohortium.server.stages.explain import explain
 from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies import cutoff, max_log_rank, validation
-from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, study_settings, time_step
+from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, time_step
 from cohortium.strategies.time_dependent import evaluation_cells
 
 
@@ -44,7 +44,8 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     result = Validated(cutoffs=cutoffs, cutoff_tests=tests)
     specs = cohorts(study, models)
     shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
-    with federation.progress.stage("validate", total=len(specs)) as step:
+    alone = {site: mine for site in study.sites if (mine := finished_at(study, specs, site))}
+    with federation.progress.stage("validate", total=len(shared) + sum(map(len, alone.values()))) as step:
 
         def run(spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
             found = cohort_figures(federation.rows, spec)
@@ -54,28 +55,20 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
         found = federation.together([lambda spec=spec: run(spec) for spec in shared.values()])
         for (name, spec), (figures, comparisons) in zip(shared.items(), found, strict=True):
             _add(result, name, study.sites_of(spec.part), figures, comparisons)
-        alone = {name: spec for name, spec in specs.items() if name not in shared}
-        for site in sorted({site for spec in alone.values() for site in study.sites_of(spec.part)}):
-            mine = {name: spec.plain() for name, spec in alone.items() if site in study.sites_of(spec.part)}
-            parts = sorted({spec.part for spec in alone.values() if site in study.sites_of(spec.part)})
-            answered = calls.figures(site, {"cohorts": mine, "table_one": parts})
+        for site, mine in alone.items():
+            unshared = {spec.part for spec in mine.values() if not study.hides_its_sites(spec.part)}
+            asked = {name: spec.plain() for name, spec in mine.items()}
+            answered = calls.figures(site, {"cohorts": asked, "table_one": sorted(unshared)})
             for entry in answered["figures"]["table_one"]:
                 held = study.sites_of(entry["cohort"])
                 result.table_one.append(
                     entry if len(held) == 1 else {**entry, "cohort": f"{entry['cohort']}/site:{site}"}
                 )
-            for name, spec in alone.items():
-                if name in mine:
-                    holders = study.sites_of(spec.part)
-                    known_as = name if len(holders) == 1 else _at_site(name, spec.part, site)
-                    _add(result, known_as, (site,), *answered["figures"]["cohorts"][name])
-                    step.advance()
+            for name in mine:
+                _add(result, name, (site,), *answered["figures"]["cohorts"][name])
+                step.advance()
     result.explanations = explain(federation, fitted)
     return result
-
-
-def _at_site(cohort: str, part: str, site: str) -> str:
-    return f"{part}/site:{site}{cohort.removeprefix(part)}"
 
 
 def _add(
@@ -174,55 +167,3 @@ def _test(choice: max_log_rank.Choice | Undefined) -> dict[str, Any]:
         return {"undefined": str(choice)}
     names = ("cutoff", "chi2", "p", "p_corrected", "candidates")
     return {"rule": "log_rank", **{name: getattr(choice, name) for name in names}}
-
-
-def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSpec]:
-    """Which cohorts a study is validated on, by their names in results.json."""
-    base = CohortSpec(
-        part="train",
-        of="final",
-        models=models,
-        compare=study.validation.compare,
-        survival=study.validation.survival,
-        settings=study_settings(study),
-    )
-    development = {**base.settings, "cohort": "development"}
-    found = {"train": replace(base, settings=development)}
-    if study.split.folds:
-        found["cross_validated"] = replace(
-            base, of="out_of_fold", settings={**base.settings, "folds": study.split.folds}
-        )
-    for part in ("internal", "external"):
-        if study.sites_of(part):
-            found[part] = replace(base, part=part)
-    subsets: dict[str, CohortSpec] = {}
-    for name, spec in found.items():
-        for variable in study.validation.subgroups:
-            for index, level in enumerate(study.variables[variable].levels):
-                key = f"{name}/subgroup:{variable}={level_text(level)}"
-                subsets[key] = replace(spec, where=(variable, float(index)), compare=())
-        for analysis in study.validation.analysis:
-            subsets |= _analysis(study, name, spec, analysis)
-    return found | subsets
-
-
-def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[str, CohortSpec]:
-    """A secondary question: one model against another endpoint, in the patients of one level at most."""
-    where, label = None, ""
-    for variable, level in list(analysis.where.items())[:1]:
-        where = (variable, float(study.variables[variable].level_index[level_text(level)]))
-        label = f",{variable}={level_text(level)}"
-    asked = tuple(
-        replace(
-            model,
-            endpoint=analysis.endpoint,
-            outcome=study.endpoint[analysis.endpoint].kind,
-            # of its own endpoint alone, at that one's horizons
-            baseline_survival=model.baseline_survival if model.endpoint == analysis.endpoint else (),
-            baseline_curve=model.baseline_curve if model.endpoint == analysis.endpoint else (),
-        )
-        for model in spec.models
-        if model.name == analysis.model
-    )
-    key = f"{name}/analysis:{analysis.model}->{analysis.endpoint}{label}"
-    return {key: replace(spec, models=asked, where=where, compare=(), survival=None)}
