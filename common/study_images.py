@@ -37,6 +37,18 @@ class Image(Keys):
     window_hu: tuple[float, float] | None = None
     normalise: Literal["none", "zscore", "histogram"] = "none"
     intensity_rounding: Positive | None = Field(default=None, exclude_if=_unset)
+    n4: bool = Field(default=False, exclude_if=lambda value: not value)
+    grid: str | None = Field(default=None, exclude_if=_unset)
+    registration: Literal["none", "rigid"] = Field(default="none", exclude_if=lambda value: value == "none")
+    max_anisotropy: Annotated[float, Field(ge=1)] | None = Field(default=None, exclude_if=_unset)
+
+    @model_validator(mode="after")
+    def _fits_the_modality(self) -> Self:
+        if self.n4 and self.modality != "MR":
+            raise ValueError(f"n4 corrects MR coils, this is {self.modality}; leave it out")
+        if self.registration != "none" and self.grid is None:
+            raise ValueError("registration needs grid, the name of the image to register to")
+        return self
 
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
@@ -171,7 +183,7 @@ class DeepFeatures(Features):
     kind: Literal["deep"]
     network: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     size: tuple[Annotated[int, Field(ge=16, le=1024)], Annotated[int, Field(ge=16, le=1024)]] = (112, 112)
-    slices: Literal["largest"] = "largest"
+    slices: Literal["largest", "2.5d"] = "largest"
     layer: Literal["avgpool"] = "avgpool"
     weights: Annotated[
         Annotated[Literal["random"], Tag("random")] | Annotated[WeightFile, Tag("WeightFile")],

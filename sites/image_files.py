@@ -21,12 +21,13 @@ class CaseFiles(NamedTuple):
 def needed_images(study: Study) -> dict[str, tuple[str, ...]]:
     """Images that feature sets use, each with the regions whose mask the site contours on it.
 
-    A ring needs the mask of the region it is laid around.
+    A ring needs the mask of the region it is laid around, an image on another's grid the masks on that one.
     """
     needed: dict[str, dict[str, None]] = {}
     for features in study.features.values():
         for image in features.images:
-            masks = needed.setdefault(image, {})
+            needed.setdefault(image, {})
+            masks = needed.setdefault(study.image[image].grid or image, {})
             for region in features.regions:
                 declared = study.region[region]
                 solid = declared.of if isinstance(declared, RingRegion) else region

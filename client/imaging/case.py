@@ -4,7 +4,7 @@ read -> resample -> region -> normalise -> radiomics, and the picture that a net
 for all patients, so that the processes of this file need no torch).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +14,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from cohortium.client.imaging import radiomics
+from cohortium.client.imaging.align import align, covered
+from cohortium.client.imaging.bias import correct_bias
 from cohortium.client.imaging.read import fingerprint, read_image, read_mask
 from cohortium.client.imaging.region import check_extent, ring
 from cohortium.client.imaging.resample import Crop, resample
 from cohortium.client.imaging.scale import on_scale
-from cohortium.client.imaging.slices import largest_slice
+from cohortium.client.imaging.slices import PICTURES
 from cohortium.client.imaging.store import content_key
 from cohortium.common.errors import CaseError
 from cohortium.common.study import Study
@@ -49,6 +51,10 @@ class Recipe:
         while isinstance(found := self.region[region], RingRegion):
             region = found.of
         return region
+
+    def grid(self, image: str) -> str:
+        """The image on whose grid an image's regions are contoured: itself, or what it is aligned to."""
+        return self.image[image].grid or image
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -128,11 +134,13 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     volumes: dict[str, sitk.Image] = {}
     for image, region in recipe.pairs:
         try:
-            if image not in volumes:
-                volumes[image] = read_image(files.images[image], recipe.image[image].modality)
-            base = recipe.base(region)
-            mask = read_mask(files.masks[image, base], volumes[image], files.parts[image, base])
-            crop = _on_study_grid(volumes[image], mask, image, region, recipe)
+            grid, base = recipe.grid(image), recipe.base(region)
+            for name in (grid, image):
+                if name not in volumes:
+                    volumes[name] = _volume(name, files, recipe, volumes)
+            mask = read_mask(files.masks[grid, base], volumes[grid], files.parts[grid, base])
+            volume = volumes[image] if grid == image else covered(volumes[image], mask)
+            crop = _on_study_grid(volume, mask, image, region, recipe)
             check_extent(crop.region)
             for name, settings in recipe.sets_on(image, region):
                 scaled = on_scale(crop, recipe.image[image], settings)
@@ -140,7 +148,7 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
                     found = radiomics.radiomics(scaled, settings, recipe.image[image], name=image)
                     values |= {column(name, image, region, feature): value for feature, value in found.items()}
                 else:
-                    pictures[f"{name}/{image}/{region}"] = largest_slice(
+                    pictures[f"{name}/{image}/{region}"] = PICTURES[settings.slices](
                         sitk.GetArrayViewFromImage(scaled.image),
                         sitk.GetArrayViewFromImage(scaled.region) == 1,
                         recipe.image[image],
@@ -149,6 +157,23 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
             # The phrase is counted as it is; which image and region it was is for the site
             raise CaseError(unusable.reason, f"image {image}, region {region}: {unusable.detail}") from unusable
     return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures)
+
+
+def _volume(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str, sitk.Image]) -> sitk.Image:
+    """An image as stored, corrected and aligned as the study says; it remembers whose it is."""
+    settings = recipe.image[image]
+    stored = read_image(files.images[image], settings.modality)
+    spacing = stored.GetSpacing()
+    if settings.max_anisotropy is not None and max(spacing) > settings.max_anisotropy * min(spacing):
+        raise CaseError("image has voxels longer than the study allows", str(files.images[image]))
+    volume = correct_bias(stored) if settings.n4 else stored
+    for key in stored.GetMetaDataKeys():
+        volume.SetMetaData(key, stored.GetMetaData(key))
+    if settings.grid is None:
+        return volume
+    return align(
+        volume, volumes[settings.grid], interpolation=settings.interpolation, registration=settings.registration
+    )
 
 
 def _on_study_grid(volume: sitk.Image, mask: sitk.Image, image: str, region: str, recipe: Recipe) -> Crop:

@@ -18,7 +18,7 @@ import torch
 from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from numpy.typing import NDArray
 
-from cohortium.common.errors import SiteError
+from cohortium.common.errors import SiteError, StudyError
 from cohortium.common.study_images import DeepFeatures, WeightFile
 
 State = dict[str, torch.Tensor]
@@ -55,9 +55,23 @@ class Backbone:
     source: str
 
     def embed(self, picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Pooled features, (features,), of a square picture in -1..1 brought to `size` (rows, columns)."""
+        """Pooled features, (features,), of a square picture in -1..1 brought to `size` (rows, columns).
+
+        A picture (n, n) goes into all channels, one of (3, n, n) has a slice in each.
+
+        Raises
+        ------
+        StudyError
+            The network has another number of channels than the picture has slices.
+        """
         with torch.inference_mode(), one_thread():
-            image = torch.from_numpy(np.ascontiguousarray(picture))[None, None]
+            image = torch.from_numpy(np.ascontiguousarray(picture))[None]
+            image = image if picture.ndim == 3 else image[None]
+            if image.shape[1] not in (1, self.channels):
+                raise StudyError(
+                    f"study.toml: slices = '2.5d': the network takes {self.channels} channel, not three; "
+                    "use slices = 'largest' or other weights"
+                )
             # Anti-aliased: a picture that is made smaller keeps its mean and does not alias texture
             image = torch.nn.functional.interpolate(
                 image, size=size, mode="bilinear", align_corners=False, antialias=True

@@ -237,17 +237,19 @@ def _check_regions(recipe: Recipe) -> None:
 
 def files_of(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     """A patient's files by the patterns of site.toml."""
-    bases = dict.fromkeys((image, recipe.base(region)) for image, region in recipe.pairs)
-    for image, region in bases:
+    bases = dict.fromkeys((recipe.grid(image), recipe.base(region)) for image, region in recipe.pairs)
+    names = dict.fromkeys([*(image for image, _ in bases), *(image for image, _ in recipe.pairs)])
+    for image in names:
         if image not in site.images:
             raise SiteError(f"{site.source}: [images.{image}] is missing; the study measures this image, add its files")
+    for image, region in bases:
         if region not in site.images[image].mask:
             raise SiteError(
                 f"{site.source}: [images.{image}]: mask.{region} is missing; add the pattern of this region's masks"
             )
     return CaseFiles(
         patient_id,
-        {image: site.image_file(image, patient_id) for image, _ in bases},
+        {image: site.image_file(image, patient_id) for image in names},
         {(image, region): site.mask_file(image, region, patient_id) for image, region in bases},
         {(image, region): site.images[image].mask[region] for image, region in bases},
     )

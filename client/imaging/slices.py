@@ -32,6 +32,22 @@ def largest_slice(values: NDArray[np.float64], inside: NDArray[np.bool_], image:
     return square(cropped).astype(np.float32)
 
 
+def neighbouring_slices(values: NDArray[np.float64], inside: NDArray[np.bool_], image: Image) -> NDArray[np.float32]:
+    """The region's largest axial slice and the one on each side of it as three channels, (3, n, n) in -1..1.
+
+    All three are cropped to the largest slice's region (2.5D); at the image's end the last slice is repeated.
+    """
+    at = int(inside.sum(axis=(1, 2)).argmax())
+    box = bounding_box(inside[at])
+    scaled = unit_scale(values, inside, image)
+    around = np.clip([at - 1, at, at + 1], 0, len(values) - 1)
+    return np.stack([square(scaled[z][box]) for z in around]).astype(np.float32)
+
+
+PICTURES = {"largest": largest_slice, "2.5d": neighbouring_slices}
+"""What a network sees, by the study's `slices`."""
+
+
 def unit_scale(values: NDArray[np.float64], inside: NDArray[np.bool_], image: Image) -> NDArray[np.float64]:
     """Values from -1 to 1: over the window of a CT, three standard deviations, or the range around the region."""
     if image.window_hu is not None:
