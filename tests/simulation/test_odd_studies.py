@@ -93,6 +93,19 @@ def test_a_constant_predictor_is_left_out_and_said_so(odd):
     assert "undefined" in models["alone"]["cohorts"]["train"]["calibration"]["slope"]
 
 
+def test_a_selection_that_keeps_nothing_does_not_stop_the_study(odd):
+    """Times that no variable knows of: every patient has the same hazard."""
+    cox = COX.replace('["age"]', '["age", "marker"]\nselection = [{ method = "lasso", lambda = "1se", n_lambda = 5 }]')
+
+    def at_random(site, frame):
+        rng = np.random.default_rng(len(site))
+        return frame.assign(time=rng.integers(1, 900, len(frame)), death=rng.integers(0, 2, len(frame)))
+
+    model = odd(cox, at_random)["models"]["hazard"]
+    assert model["selected"] == [] and model["coefficients"] == []
+    assert model["cohorts"]["internal"]["survival"]["c_index"]["estimate"] == 0.5
+
+
 def test_a_unit_so_large_that_no_number_holds_the_ratio(odd):
     results = odd(FULL, lambda _, frame: frame.assign(age=frame.age * 1e-15))
     row = results["models"]["full"]["coefficients"][1]

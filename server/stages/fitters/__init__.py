@@ -13,7 +13,7 @@ Fitter = Callable[[StudyFederation, str, dict[str, Any], Columns, Any], Fit]
 
 GIVEN = ("staging",)
 """Kinds in which nothing is fitted: a column of one value keeps its points."""
-NEEDS_PREDICTORS = ("cox", "network", "mlp", "rff_svm", "gradient_boosting")
+NEEDS_PREDICTORS = ("network", "mlp", "rff_svm", "gradient_boosting")
 """Kinds that are nothing without a column; the others fall back on their intercept."""
 FITTERS: dict[str, Fitter] = {"logistic": logistic.fit, "lasso": lasso.fit, "cox": cox.fit, "network": network.fit}
 FITTERS |= {"mlp": mlp.fit, "linear_svm": svm.fit, "rff_svm": svm.fit, "staging": staging.fit}
