@@ -102,7 +102,8 @@ def test_a_selection_that_keeps_nothing_does_not_stop_the_study(odd):
         return frame.assign(time=rng.integers(1, 900, len(frame)), death=rng.integers(0, 2, len(frame)))
 
     model = odd(cox, at_random)["models"]["hazard"]
-    assert model["selected"] == [] and model["coefficients"] == []
+    assert model["selected"] == []
+    assert model["coefficients"] == []
     assert model["cohorts"]["internal"]["survival"]["c_index"]["estimate"] == 0.5
 
 
