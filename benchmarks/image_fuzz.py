@@ -66,6 +66,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "series": Kind("ct", "mask.nii.gz", ("ct/1.dcm",)),
+    "jpeg2000": Kind("packed", "mask.nii.gz", ("packed/2.dcm",)),
     "series 0": Kind("ct", "rs.dcm", ("ct/0.dcm",)),
     "nifti": Kind("image.nii", "mask.nii", ("image.nii", "mask.nii")),
     "nifti gz": Kind("image.nii.gz", "mask.nii.gz", ("image.nii.gz", "mask.nii.gz")),
@@ -74,7 +75,7 @@ KINDS = {
     "rtstruct": Kind("ct", "rs.dcm", ("rs.dcm",)),
     "seg": Kind("ct", "seg.dcm", ("seg.dcm",)),
 }
-WEIGHTS = dict(zip(KINDS, (3, 2, 2, 2, 1, 1, 5, 4), strict=True))
+WEIGHTS = dict(zip(KINDS, (3, 3, 2, 2, 2, 1, 1, 5, 4), strict=True))
 
 
 def write_seeds(folder: Path) -> None:
@@ -84,6 +85,8 @@ def write_seeds(folder: Path) -> None:
     series = phantom.slices(rng.integers(-200, 300, SHAPE).astype(np.int16))
     for number, data in enumerate(series):
         phantom.write(data, folder / "ct" / f"{number}.dcm")
+    for number, data in enumerate(phantom.jpeg2000(phantom.slices(rng.integers(0, 999, SHAPE).astype(np.int16)))):
+        phantom.write(data, folder / "packed" / f"{number}.dcm")
     contours = [phantom.box_outline(2.5, 9.5, 2.5, 8.5, z) for z in (1, 2, 3)]
     phantom.write(phantom.structure_set({"GTV": contours, "liver": contours[:1]}), folder / "rs.dcm")
     inside = np.zeros(SHAPE, dtype=bool)

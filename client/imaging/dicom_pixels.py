@@ -4,6 +4,7 @@ GDCM never returns from some damaged headers. Plain pixels are therefore taken o
 go to GDCM (through SimpleITK) in a file of our own that holds nothing but what describes them.
 """
 
+import struct
 import tempfile
 from pathlib import Path
 
@@ -12,12 +13,16 @@ import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage
+from pydicom.encaps import generate_frames
+from pydicom.uid import CTImageStorage, RLELossless
 
 from cohortium.client.imaging import dicom_file
 
 RAW = {"1.2.840.10008.1.2": "<", "1.2.840.10008.1.2.1": "<", "1.2.840.10008.1.2.2": ">"}
 """Transfer syntaxes without compression, with the order of their bytes."""
+MOST_TILES = 4096
+FRAMES = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}
+"""Markers of frame headers in JPEG and JPEG-LS; the three are tables."""
 DESCRIBING = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation",
@@ -52,7 +57,37 @@ def _raw(data: Dataset, order: str) -> NDArray:
     return values.astype(kind.newbyteorder("=")) << unused >> unused
 
 
+def codestream_shape(codestream: bytes) -> tuple[int, int]:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream says it has, whatever the file around it says.
+
+    Raises
+    ------
+    ValueError
+        It is none of these, has several components, or tiles without end.
+    """
+    if codestream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: start, then the size (ISO 15444-1, A.5.1)
+        x1, y1, x0, y0, tile_x, tile_y, _, _, components = struct.unpack_from(">8IH", codestream, 8)
+        tiles = max(x1 // max(tile_x, 1), 1) * max(y1 // max(tile_y, 1), 1)
+        if components != 1 or tiles > MOST_TILES:
+            raise ValueError("components or tiles")
+        return y1 - y0, x1 - x0
+    at = 2
+    while codestream[:2] == b"\xff\xd8":  # JPEG: segments until a frame header (ISO 10918-1, B.2.2; 14495-1, C.2.2)
+        marker, length = struct.unpack_from(">HH", codestream, at)
+        if marker in FRAMES:
+            _, rows, columns, components = struct.unpack_from(">BHHB", codestream, at + 4)
+            if components != 1:
+                raise ValueError("components")
+            return rows, columns
+        at += 2 + length
+    raise ValueError("codestream")
+
+
 def _decompressed(data: Dataset, syntax: str) -> NDArray:
+    shape = (int(data.Rows), int(data.Columns))
+    # A decoder takes its memory by the stream's own numbers
+    if syntax != RLELossless and codestream_shape(next(generate_frames(data.PixelData, number_of_frames=1))) != shape:
+        raise ValueError("size")
     plain = Dataset()
     plain.file_meta = FileMetaDataset()
     plain.file_meta.TransferSyntaxUID = syntax
@@ -66,4 +101,4 @@ def _decompressed(data: Dataset, syntax: str) -> NDArray:
         copy = Path(folder) / "slice.dcm"
         pydicom.dcmwrite(copy, plain, enforce_file_format=True)
         values = sitk.GetArrayFromImage(sitk.ReadImage(copy))
-    return values.reshape(int(data.Rows), int(data.Columns))
+    return values.reshape(shape)

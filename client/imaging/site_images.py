@@ -94,7 +94,8 @@ def measure_site(
                 unusable[patient_id] = found
             else:
                 images.cases[patient_id] = found
-                rows[patient_id] = finished(store, found)["values"]
+                # A copy: what the store gives is a view that would hold on to the whole case
+                rows[patient_id] = finished(store, found)["values"].copy()
             step.advance()
     # In the order of the patients, whichever process was done first
     images.exclusions = [unusable[p] for p in patient_ids if p in unusable]

@@ -1,14 +1,18 @@
 """DICOM phantom: a small series, structure set and segmentation with known voxels, for tests and the fuzz benchmark."""
 
+import copy
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RTStructureSetStorage
 
 FRAME, STUDY, SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2", "1.2.826.0.1.3680043.8.498.3"
 SPACING_MM = (1.5, 1.0, 2.0)  # along a row, along a column, between slices
@@ -60,6 +64,22 @@ def slices(voxels: NDArray[np.int16], axes: NDArray[np.float64] = AXIAL) -> list
         data.PixelData = plane.astype("<i2").tobytes()
         series.append(data)
     return series
+
+
+def jpeg2000(series: Sequence[Dataset]) -> list[Dataset]:
+    """The same slices compressed without loss; values must not be negative."""
+    packed = []
+    for given in series:
+        data = copy.deepcopy(given)
+        values = np.frombuffer(given.PixelData, dtype="<i2").astype(np.uint16).reshape(given.Rows, given.Columns)
+        stream = io.BytesIO()
+        Image.fromarray(values).save(stream, "JPEG2000", irreversible=False, no_jp2=True)
+        data.PixelRepresentation = 0
+        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        data.PixelData = encapsulate([stream.getvalue()])
+        data["PixelData"].is_undefined_length = True
+        packed.append(data)
+    return packed
 
 
 def structure_set(regions: dict[str, Sequence[NDArray[np.float64]]]) -> Dataset:

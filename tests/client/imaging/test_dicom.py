@@ -1,10 +1,13 @@
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
+from cohortium.client.imaging.dicom_pixels import codestream_shape
 from cohortium.client.imaging.dicom_series import read_slice, series_findings, slice_files
 from cohortium.client.imaging.read import read_image, read_mask
 from cohortium.client.imaging.rtstruct import fill
@@ -15,6 +18,7 @@ from tests.client.imaging.dicom_phantom import (
     ORIGIN_MM,
     SPACING_MM,
     box_outline,
+    jpeg2000,
     oblique,
     place,
     segmentation,
@@ -57,6 +61,38 @@ def test_a_series_is_read_at_its_place(tmp_path, axes):
     assert np.allclose(image.GetSpacing(), SPACING_MM, atol=1e-5)
     assert np.allclose(image.GetOrigin(), ORIGIN_MM, atol=1e-5)
     assert np.allclose(image.TransformIndexToPhysicalPoint((3, 2, 4)), place((3, 2, 4), axes), atol=1e-4)
+
+
+def test_compressed_slices_are_those_that_were_stored(tmp_path):
+    values = np.abs(VALUES)
+    values[0, 0, 0] = 32767
+    packed = jpeg2000(slices(values))
+    for data in packed:
+        data.RescaleIntercept = -1024
+    assert np.array_equal(voxels(read_image(write_series(tmp_path, packed), "CT")), values.astype(int) - 1024)
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "JPEG2000"])
+def test_a_stream_says_its_own_size(format_name):
+    stream = io.BytesIO()
+    options = {"no_jp2": True} if format_name == "JPEG2000" else {}
+    Image.fromarray(np.zeros((11, 9), np.uint8)).save(stream, format_name, **options)
+    assert codestream_shape(stream.getvalue()) == (11, 9)
+    with pytest.raises(ValueError, match="codestream"):
+        codestream_shape(b"not a stream")
+
+
+def test_a_jpeg_ls_stream_does_too():
+    import jpeg_ls
+
+    assert codestream_shape(bytes(jpeg_ls.encode_array(np.zeros((11, 9), np.uint8)))) == (11, 9)
+
+
+@pytest.mark.parametrize(("signed", "expected"), [(1, [-1, 2047, -2048, 5]), (0, [4095, 2047, 2048, 5])])
+def test_bits_above_the_stored_ones_are_no_part_of_a_value(tmp_path, signed, expected):
+    series = slices(np.array([0x0FFF, 0x07FF, 0xF800, 0x3005], dtype=np.uint16).astype(np.int16).reshape(1, 2, 2))
+    every(BitsStored=12, HighBit=11, PixelRepresentation=signed)(series)
+    assert voxels(read_image(write_series(tmp_path, series))).ravel().tolist() == expected
 
 
 def test_slices_with_rescaling_of_their_own_keep_their_fractions(tmp_path):
