@@ -91,7 +91,9 @@ class Discretisation:
     def _levels(self, values: NDArray, bounds: tuple[float, float] | None) -> NDArray[np.int64]:
         if not self.standard:
             binning: dict[str, Any] = {"binWidth": self.width} if self.width else {"binCount": self.count}
-            return np.digitize(values, imageoperations.getBinEdges(values, **binning))
+            # The edges depend on the extremes alone, which pyradiomics would look for with Python's own min and max
+            extremes = np.array([values.min(), values.max()])
+            return np.digitize(values, imageoperations.getBinEdges(extremes, **binning))
         least = values.min()
         if self.width:
             return np.floor((values - (bounds[0] if bounds else least)) / self.width).astype(np.int64) + 1

@@ -7,24 +7,21 @@ shape is computed without the search over all pairs of surface points (see shape
 
 import logging
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from radiomics import (
-    cMatrices,  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
-    getFeatureClasses,
-    imageoperations,
-)
+from radiomics import imageoperations
 
+from cohortium.client.imaging import classes
+from cohortium.client.imaging.classes import names_of
 from cohortium.client.imaging.discretise import Discretisation
 from cohortium.client.imaging.ibsi import features as ibsi
 from cohortium.client.imaging.ibsi.intensity import PEAK_RADIUS_MM
+from cohortium.client.imaging.matrices import matrices
 from cohortium.client.imaging.region import bounding_box
 from cohortium.client.imaging.resample import Crop, cut, window
-from cohortium.client.imaging.shape import FastShape
 from cohortium.common.study_images import RADIOMICS_CLASSES, Image, RadiomicsFeatures
 
 # pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
@@ -37,63 +34,13 @@ GRADIENT_MARGIN = 2
 LBP_MARGIN = 2  # a circle of radius 1, interpolated
 
 
-class _BinnedOnce:
-    """A feature class that is given its grey levels instead of binning the image anew."""
-
-    settings: dict[str, Any]
-    coefficients: dict[str, Any]
-    imageArray: NDArray[np.int64]  # noqa: N815 -- pyradiomics' names
-    maskArray: NDArray[np.bool_]  # noqa: N815
-
-    def _applyBinning(self, _: NDArray) -> NDArray[np.int64]:  # noqa: N802 -- pyradiomics' name
-        self.coefficients["grayLevels"] = self.settings["present"]
-        self.coefficients["Ng"] = int(self.settings["present"][-1])
-        return self.settings["levels"].copy()
-
-
-class _ShortMoments(_BinnedOnce):
-    """First-order features whose powers are products: the same moments, without a call of pow a voxel."""
-
-    @staticmethod
-    def _moment(values: NDArray, moment: int = 1) -> NDArray:
-        centred = values - values.mean(axis=1, keepdims=True)
-        return np.prod([centred] * moment, axis=0).mean(axis=1)
-
-
-class _ShortZones(_BinnedOnce):
-    """Size zones up to the largest there is; pyradiomics' matrix has a column for every voxel of the region."""
-
-    def _calculateMatrix(self, _: object = None) -> NDArray:  # noqa: N802 -- pyradiomics' name
-        levels, present = self.imageArray, self.coefficients["grayLevels"]
-        voxels = int(self.maskArray.sum())
-        flat = bool(self.settings.get("force2D", False))
-        zones = cMatrices.calculate_glszm(levels, self.maskArray, self.coefficients["Ng"], voxels, flat, 0)
-        largest = np.flatnonzero(zones.any(axis=(0, 1)))[-1] + 1
-        return zones[:, present - 1, :largest]
-
-
-def _quick(base: type, mixin: type) -> type:
-    """A feature class of pyradiomics that is given grey levels and does not look up its own features every time."""
-    names = base.getFeatureNames()
-    members = {"__module__": base.__module__, "getFeatureNames": staticmethod(lambda: names)}
-    return type(base.__name__, (mixin, base), members)
-
-
-MIXINS = {"firstorder": _ShortMoments, "glszm": _ShortZones}
-CLASSES = {
-    kind: _quick(base, MIXINS.get(kind, _BinnedOnce))
-    for kind, base in (getFeatureClasses() | {"shape": FastShape}).items()
-    if kind in RADIOMICS_CLASSES
-}
-
-
 def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
     """Names of all features, the same for every case: ``original_shape_Sphericity``, ``wavelet-LLH_glcm_Contrast``."""
-    names = [f"original_shape_{name}" for name in _names_of("shape") if "shape" in settings.classes]
+    names = [f"original_shape_{name}" for name in names_of("shape") if "shape" in settings.classes]
     for image_type in settings.image_types:
         for filtered in _filtered_names(image_type, settings):
             for kind in _intensity_classes(settings):
-                names += [f"{filtered}_{kind}_{name}" for name in _names_of(kind)]
+                names += [f"{filtered}_{kind}_{name}" for name in names_of(kind)]
             names += [
                 _ibsi_name(tag, filtered) for tag in ibsi.names(_families(settings, filtered), _dimensions(settings))
             ]
@@ -129,14 +76,19 @@ def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, name: st
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kept = discretisation.intensity_mask(crop)
+        lower, upper = _box(crop.region)
         if "shape" in settings.classes:
-            values |= _compute("shape", "original", *_boxed(crop, crop.region), {})
+            values |= _named("shape", "original", classes.shape, cut(crop.region, lower, upper))
         for image_type, sigma in _passes(settings):
-            box = window(*_box(crop.region), _reach(image_type, sigma, settings, crop.image.GetSpacing()), _size(crop))
-            near, near_kept = Crop(cut(crop.image, *box), cut(crop.region, *box)), cut(kept, *box)
+            box = window(lower, upper, _reach(image_type, sigma, settings, crop.image.GetSpacing()), _size(crop))
+            near = Crop(cut(crop.image, *box), cut(crop.region, *box))
+            # A sphere around a peak looks beyond the region; of all other images its box is enough
+            seen = box if image_type == "Original" else (lower, upper)
+            within = (seen[0] - box[0], seen[1] - box[0])
+            near_region, near_kept = cut(crop.region, *seen), cut(kept, *seen)
             for filtered, of_filter in _filter(image_type, sigma, near, settings):
-                seen = Crop(filtered, near.region)
-                values |= _features_of(seen, near_kept, of_filter, settings, discretisation, name)
+                of_box = Crop(cut(filtered, *within), near_region)
+                values |= _features_of(of_box, near_kept, of_filter, settings, discretisation, name)
     return values
 
 
@@ -147,14 +99,7 @@ def _features_of(
     inside = sitk.GetArrayViewFromImage(kept) == 1
     values = sitk.GetArrayViewFromImage(crop.image)
     levels = discretisation.grey_levels(values, inside, filtered=filtered != "original")
-    found: dict[str, float] = {}
-    if _intensity_classes(settings):
-        box = bounding_box(inside)
-        present = np.flatnonzero(np.bincount(levels[inside]))
-        given = {"levels": levels[box], "present": present, "force2D": settings.dimension == "2D"}
-        boxed = _boxed(crop, kept)
-        for kind in _intensity_classes(settings):
-            found |= _compute(kind, filtered, *boxed, given)
+    found = _of_classes(values, levels, inside, crop.image.GetSpacing(), settings, filtered)
     if families := _families(settings, filtered):
         original = filtered == "original"
         tags = ibsi.measure(
@@ -176,14 +121,39 @@ def _features_of(
     return found
 
 
-def _compute(kind: str, filtered: str, image: sitk.Image, region: sitk.Image, settings: dict) -> dict[str, float]:
-    """Features of one class; those it cannot compute in this region are left out."""
+def _of_classes(
+    values: NDArray,
+    levels: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    spacing_mm: tuple[float, ...],
+    settings: RadiomicsFeatures,
+    filtered: str,
+) -> dict[str, float]:
+    """Features of pyradiomics' intensity and texture classes."""
+    found: dict[str, float] = {}
+    if "firstorder" in settings.classes:
+        counts = np.bincount(levels[inside])
+        found |= _named("firstorder", filtered, classes.first_order, values[inside].astype(float), counts[counts > 0],
+                        float(np.prod(spacing_mm)))  # fmt: skip
+    wanted = [kind for kind in classes.TEXTURES if kind in settings.classes]
+    if not wanted:
+        return found
     try:
-        found = CLASSES[kind](image, region, label=1, **settings).execute()
+        of_region = matrices(levels[bounding_box(inside)], flat=settings.dimension == "2D")
+    except ValueError:  # a single voxel
+        return found
+    for kind in wanted:
+        found |= _named(kind, filtered, classes.texture, kind, of_region)
+    return found
+
+
+def _named(kind: str, filtered: str, measure: Callable[..., dict[str, float]], *given: object) -> dict[str, float]:
+    """Features of one class by their full names; those it cannot compute in this region are left out."""
+    try:
+        found = measure(*given)
     except (ArithmeticError, ValueError, IndexError):
         return {}
-    values = {f"{filtered}_{kind}_{name}": float(np.real(value)) for name, value in found.items()}
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    return {f"{filtered}_{kind}_{name}": value for name, value in found.items() if np.isfinite(value)}
 
 
 # --- filters --------------------------------------------------------------------------------------------------
@@ -254,11 +224,6 @@ def _ibsi_name(tag: str, filtered: str) -> str:
     return tag if filtered == "original" else f"{filtered}_{tag}"
 
 
-def _names_of(kind: str) -> list[str]:
-    """A class's features in alphabetical order, without those that pyradiomics has deprecated."""
-    return sorted(name for name, deprecated in CLASSES[kind].getFeatureNames().items() if not deprecated)
-
-
 def _size(crop: Crop) -> NDArray[np.int64]:
     return np.array(crop.image.GetSize())
 
@@ -267,9 +232,3 @@ def _box(region: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bounding box [lower, upper) in voxels, x, y, z."""
     box = bounding_box(sitk.GetArrayViewFromImage(region) != 0)[::-1]
     return np.array([side.start for side in box]), np.array([side.stop for side in box])
-
-
-def _boxed(crop: Crop, region: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
-    """Image and region cut to the region's bounding box."""
-    box = _box(region)
-    return cut(crop.image, *box), cut(region, *box)
