@@ -30,7 +30,7 @@ from cohortium.sites.site_file import MaskFile
 REVISION = 2
 """Raise it with every change of this package that changes a number: finished cases are then computed anew."""
 
-LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "pydicom", "highdicom")
+LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "connected-components-3d", "pydicom", "highdicom")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
             grid, base = recipe.grid(image), recipe.base(region)
             for name in (grid, image):
                 if name not in volumes:
-                    volumes[name] = _volume(name, files, recipe, volumes)
+                    volumes[name] = volume_of(name, files, recipe, volumes)
             mask = read_mask(files.masks[grid, base], volumes[grid], files.parts[grid, base])
             volume = volumes[image] if grid == image else covered(volumes[image], mask)
             crop = _on_study_grid(volume, mask, image, region, recipe)
@@ -159,8 +159,19 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures)
 
 
-def _volume(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str, sitk.Image]) -> sitk.Image:
-    """An image as stored, corrected and aligned as the study says; it remembers whose it is."""
+def volume_of(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str, sitk.Image]) -> sitk.Image:
+    """An image corrected and aligned as the study says; it remembers whose it is.
+
+    Parameters
+    ----------
+    volumes : mapping
+        Holds the image that this one is aligned to, if there is one.
+
+    Raises
+    ------
+    CaseError
+        The image cannot be used.
+    """
     settings = recipe.image[image]
     stored = read_image(files.images[image], settings.modality)
     spacing = stored.GetSpacing()
