@@ -1,12 +1,12 @@
 """Model files: the folder of a fitted model, written by a run, read by `cohortium predict`; nothing of it is executed.
 
-model.json    what the model is, in study units: terms, estimates, what the training patients were like
-study.toml    the study as run
-objects/      what a site scores with (common/codec.py), each named by its sha256: the model, the models below it,
-harmonisations, equations that fill gaps
-weights/      weight files of the networks that measure its images, each named by its sha256
-card.md       the model card
-SHA256SUMS    of model.json, study.toml and objects, as ``sha256sum --check`` reads it
+- model.json: what the model is, in study units: terms, estimates, what the training patients were like
+- study.toml: the study as run
+- objects/: what a site scores with (common/codec.py), each named by its sha256: the model, the models below it,
+  harmonisations, equations that fill gaps
+- weights/: weight files of the networks that measure its images, each named by its sha256
+- card.md: the model card
+- SHA256SUMS: of model.json, study.toml and objects, as ``sha256sum --check`` reads it
 """
 
 import hashlib
@@ -16,9 +16,9 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cohortium.common.codec import unpack
 from cohortium.common.declared_files import validate
@@ -37,6 +37,16 @@ Numbers = tuple[float, ...]
 Why = str
 
 
+Table = TypeVar("Table", bound=Keys)
+
+
+def _sized(table: Table, size: int, *lists: tuple[Any, ...]) -> Table:
+    """The table, where each of its lists is of one size."""
+    if any(len(items) != size for items in lists):
+        raise ValueError("its lists differ in length")
+    return table
+
+
 class StudyName(Keys):
     """The study that a model is of."""
 
@@ -51,15 +61,30 @@ class Training(Keys):
     centre: Numbers
     scale: Numbers
 
+    @model_validator(mode="after")
+    def _one_of_each_column(self) -> Self:
+        return _sized(self, len(self.columns), self.centre, self.scale)
+
+
+class Axis(Keys):
+    """A predictor, and points of its values: of the ends of a straight line, or of levels, the reference first."""
+
+    variable: str
+    points: Annotated[tuple[tuple[float | int | str, float], ...], Field(min_length=1)]
+
 
 class Nomogram(Keys):
     """Points; see strategies/nomogram.py. `columns` and `slopes` give the contribution of a patient's values."""
 
-    axes: tuple[dict[str, Any], ...]
+    axes: tuple[Axis, ...]
     points_per_unit: float
     lowest: float
     columns: tuple[str, ...]
     slopes: Numbers
+
+    @model_validator(mode="after")
+    def _one_slope_a_column(self) -> Self:
+        return _sized(self, len(self.columns), self.slopes)
 
 
 class Covariance(Keys):
@@ -74,12 +99,21 @@ class Covariance(Keys):
     middle: Numbers
     degrees_of_freedom: float | None
 
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        size = len(self.middle) + self.intercept
+        return _sized(_sized(self, size, self.matrix), size, *self.matrix)
+
 
 class Baseline(Keys):
     """Cumulative hazard of a patient whose score is 0, in the endpoint's unit."""
 
     time: Numbers
     cumulative_hazard: Numbers
+
+    @model_validator(mode="after")
+    def _one_hazard_a_time(self) -> Self:
+        return _sized(self, len(self.time), self.cumulative_hazard)
 
 
 class Description(Keys):
@@ -104,6 +138,13 @@ class Description(Keys):
     shares: dict[str, float] = Field(description="of the training patients with a level, by term")
     constant: tuple[str, ...] = Field(description="terms of one value only in training")
     features: dict[Name, tuple[str, ...]] = Field(description="columns of each feature set, in their order")
+
+    @model_validator(mode="after")
+    def _of_its_columns(self) -> Self:
+        columns, training = len(self.columns), self.training.get(self.name)
+        if isinstance(self.covariance, Covariance):
+            _sized(self, columns, self.covariance.middle)
+        return _sized(self, columns, training.columns) if training else self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cohortium.client.prepare import prepare, worker_pool
 from cohortium.common.declared_files import nearest
 from cohortium.common.errors import SiteError, StudyError
+from cohortium.common.model_files import add_weights
 from cohortium.common.progress import NullProgress
 from cohortium.common.roster import roster_of
 from cohortium.common.study import Study, load_study
@@ -72,7 +73,7 @@ def simulate(
     hospitals = _hospitals(study, folder, out, patients=patients, sites=sites, progress=progress)
     study_file = _enrol(study, hospitals, out)
     _prepare(study, hospitals, jobs=jobs, progress=progress, cache=cache)
-    return engines.run(
+    results = engines.run(
         engine,
         {site.name: (Path(site.source), site.workspace) for site in hospitals},
         lambda transport: run_study(
@@ -90,6 +91,8 @@ def simulate(
         resume=resume,
         progress=progress,
     )
+    add_weights(out / "models", study)  # the run itself sees no images and no weight files
+    return results
 
 
 def _check_out(out: Path, study: Study, *, resume: bool) -> None:

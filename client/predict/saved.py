@@ -1,6 +1,6 @@
 """Saved: a model's folder ready to score: what it needs of a patient, and proof that its parts fit together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -53,17 +53,18 @@ class Model:
 
     def score(self, context: views.Context) -> NDArray[np.float64]:
         """Reported score of each patient on its grid, (n,)."""
-        return self._fits(lambda: views.score(context, self.saved.description.model, "final"))
+        return self.computed(lambda: views.score(context, self.saved.description.model, "final"))
 
     def linear_predictor(self, context: views.Context) -> NDArray[np.float64]:
         """Linear predictor of each patient, (n,)."""
-        return self._fits(lambda: views.linear_predictor(context, self.saved.description.model))
+        return self.computed(lambda: views.linear_predictor(context, self.saved.description.model))
 
     def recorded(self, context: views.Context, name: str) -> NDArray[np.float64]:
         """Columns of a model in study units, NaN = missing, (n, p)."""
-        return self._fits(lambda: views.raw_design(context, self.fit(name)["blocks"], (), "final"))
+        return self.computed(lambda: views.raw_design(context, self.fit(name)["blocks"], (), "final"))
 
-    def _fits(self, compute: Callable[[], Result]) -> Result:
+    def computed(self, compute: Callable[[], Result]) -> Result:
+        """What is computed from the folder; whatever shows that its parts do not fit is a ModelError."""
         try:
             return compute()
         except UNFIT as unfit:
@@ -90,7 +91,9 @@ def open_model(folder: Path) -> Model:
         if model.score(context).shape != (2,):
             raise _broken(folder, None)
         for name in needs.models:
-            model.recorded(context, name)
+            width = model.recorded(context, name).shape[1]
+            if width != len(model.fit(name)["fill"]) or (width and width % len(_columns(saved, name, width))):
+                raise _broken(folder, None)
     return model
 
 
@@ -131,14 +134,26 @@ def _needs(saved: SavedModel) -> Needs:
     return Needs(models, tuple(v for v in saved.study.variables if v in variables), features, tuple(harmonised))
 
 
+def _columns(saved: SavedModel, name: str, width: int) -> Sized:
+    """What is known of the columns of a model; of several imputations those of the first."""
+    description = saved.description
+    if name == description.name:
+        return description.columns
+    return description.training[name].columns if name in description.training else range(width)
+
+
 def _variable(term: str) -> str:
     return term.partition("=")[0].partition(":")[0]
 
 
 def _check_sizes(fit: Mapping[str, Any]) -> None:
-    """Numbers that say how much memory is taken must agree with what is there."""
-    if "kernel" in fit and int(fit["kernel"][1]) != len(fit["coefficients"]) - 1:
-        raise ValueError("kernel")
+    """Lengths that numpy would stretch to fit, and numbers that say how much memory is taken."""
+    columns = len(fit["fill"])
+    asked = {len(fit["centre"]), len(fit["scale"])}
+    if "coefficients" in fit:
+        asked.add(columns if "kernel" in fit else len(fit["coefficients"]) - 1)
+    if asked != {columns} or ("kernel" in fit and int(fit["kernel"][1]) != len(fit["coefficients"]) - 1):
+        raise ValueError("sizes")
 
 
 def _broken(folder: Path, why: Exception | None) -> ModelError:

@@ -81,7 +81,7 @@ def predict(model: Model, patients: Sequence[NewPatient]) -> list[Prediction]:
             f"hospital's own in them is estimated from {LEAST_BATCH} of its patients at least, and {len(usable)} came; "
             "give a table of patients of one hospital with --patients, or use a model without harmonised features"
         )
-    scored = {p.patient_id: p for p in _scored(model, usable, values)} if usable else {}
+    scored = {p.patient_id: p for p in model.computed(lambda: _scored(model, usable, values))} if usable else {}
     return [
         scored.get(patient.patient_id)
         or Prediction(patient_id=patient.patient_id, refused="; ".join(refused[patient.patient_id]))
@@ -193,10 +193,11 @@ def _points(model: Model, filled: Array) -> list[tuple[str, Any, float]] | str:
     value = dict(zip(nomogram.columns, filled.tolist(), strict=True))
     found = []
     for axis in nomogram.axes:
-        name, (first, at_first), *_ = axis["variable"], *axis["points"]
+        name, (first, at_first) = axis.variable, axis.points[0]
         mine = [name] if name in slopes else [column for column in slopes if column.startswith(f"{name}=")]
         contribution = sum(slopes[column] * value[column] for column in mine)
-        start = slopes[name] * first if name in slopes else 0.0  # a level's axis starts at the reference
+        # a level's axis starts at the reference, which contributes nothing
+        start = slopes[name] * float(first) if name in slopes else 0.0
         found.append((name, _shown(model, mine, value), at_first + nomogram.points_per_unit * (contribution - start)))
     return found
 
