@@ -30,7 +30,16 @@ from cohortium.sites.site_file import MaskFile
 REVISION = 2
 """Raise it with every change of this package that changes a number: finished cases are then computed anew."""
 
-LIBRARIES = ("SimpleITK", "pyradiomics", "numpy", "scipy", "PyWavelets", "connected-components-3d", "pydicom", "highdicom")
+LIBRARIES = (
+    "SimpleITK",
+    "pyradiomics",
+    "numpy",
+    "scipy",
+    "PyWavelets",
+    "connected-components-3d",
+    "pydicom",
+    "highdicom",
+)
 
 
 @dataclass(frozen=True)

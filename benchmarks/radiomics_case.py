@@ -1,6 +1,6 @@
 """Preparation of a two-region case beside plain pyradiomics, one process a core, in the same run.
 
-    python benchmarks/radiomics.py [--cores 2] [--json FILE]
+    python benchmarks/radiomics_case.py [--cores 2] [--json FILE]
 
 A case is a CT of 9 million voxels with a liver (2.1 million voxels) and a tumour (40,000), 1 mm, bins of 25 HU,
 Original + Wavelet + five LoG: 2,632 features. Every core prepares one case with ours, then one with pyradiomics' own
