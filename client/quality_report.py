@@ -39,7 +39,7 @@ class Outlier(NamedTuple):
     """A patient whose features lie far from the others'."""
 
     patient_id: str
-    count: int
+    features: int  # beyond `FAR`
     farthest: list[tuple[str, float]]  # column, robust z
 
 
@@ -75,7 +75,7 @@ def outliers(table: Table) -> list[Outlier]:
         order = np.argsort(-np.where(far[row], np.abs(z[row]), -1), kind="stable")[:SHOWN_FEATURES]
         farthest = [(names[i], float(z[row, i])) for i in order if far[row, i]]
         found.append(Outlier(str(table.patient_id[row]), int(far[row].sum()), farthest))
-    return sorted(found, key=lambda patient: -patient.count)
+    return sorted(found, key=lambda patient: -patient.features)
 
 
 def write_sheet(folder: Path, number: int, sheet: bytes) -> str:

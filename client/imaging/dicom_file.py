@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pydicom
+from pydicom import config, dcmread
 from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -26,7 +26,7 @@ BROKEN = (
 )  # fmt: skip
 """What pydicom and highdicom raise on damaged data. OSError too: the bytes are in memory by then."""
 
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+config.settings.reading_validation_mode = config.IGNORE
 
 
 def is_dicom(path: Path) -> bool:
@@ -62,13 +62,13 @@ def damaged(path: Path, role: str) -> Iterator[None]:
 
 def read(path: Path) -> Dataset:
     """A whole file, parsed from memory; use within `damaged`. Elements are converted when they are looked at."""
-    return pydicom.dcmread(io.BytesIO(path.read_bytes()))
+    return dcmread(io.BytesIO(path.read_bytes()))
 
 
 def read_header(data: bytes) -> tuple[Dataset, int]:
     """Everything before the pixels, and how many bytes come after it."""
     stream = io.BytesIO(data)
-    header = pydicom.dcmread(stream, stop_before_pixels=True)
+    header = dcmread(stream, stop_before_pixels=True)
     return header, len(data) - stream.tell()
 
 

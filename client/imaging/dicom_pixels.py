@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
-from pydicom.uid import CTImageStorage, RLELossless
+from pydicom.uid import UID, CTImageStorage, RLELossless, generate_uid
 
 from cohortium.client.imaging import dicom_file
 
@@ -90,15 +90,15 @@ def _decompressed(data: Dataset, syntax: str) -> NDArray:
         raise ValueError("size")
     plain = Dataset()
     plain.file_meta = FileMetaDataset()
-    plain.file_meta.TransferSyntaxUID = syntax
+    plain.file_meta.TransferSyntaxUID = UID(syntax)
     plain.file_meta.MediaStorageSOPClassUID = plain.SOPClassUID = CTImageStorage
-    plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["slice"])
+    plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPInstanceUID = generate_uid(entropy_srcs=["slice"])
     for keyword in DESCRIBING:
         setattr(plain, keyword, data[keyword].value)
     plain.PixelData = data.PixelData
     plain["PixelData"].is_undefined_length = True  # fragments
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "slice.dcm"
-        pydicom.dcmwrite(copy, plain, enforce_file_format=True)
+        dcmwrite(copy, plain, enforce_file_format=True)
         values = sitk.GetArrayFromImage(sitk.ReadImage(copy))
     return values.reshape(shape)

@@ -119,23 +119,28 @@ def read_slice(file: Path, role: str) -> Slice:
         row, column = dicom_file.numbers(header, "PixelSpacing", 2)
         position = np.array(dicom_file.numbers(header, "ImagePositionPatient", 3))
         thickness = float(header.get("SliceThickness") or 1.0)
-        rescale = tuple(float(header.get(k, d)) for k, d in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
+        rescale = (float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0)))
         if not np.isfinite([*orientation.ravel(), *position, row, column, *rescale]).all() or min(row, column) <= 0:
             raise ValueError("not finite")
         if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
             tag = dicom_file.tag("ImageOrientationPatient")
             raise Finding(reason=f"{role} has axes that are not at right angles", file=file, tag=tag).error
-        texts = ("SeriesInstanceUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID")
         return Slice(
-            file,
-            *(dicom_file.text(header, keyword) for keyword in (*texts, "Modality", "Units")),
-            shape,
-            (row, column),
-            orientation,
-            position,
-            rescale,
-            thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
-            tuple(identity_findings(header, file, role)),
+            file=file,
+            series=dicom_file.text(header, "SeriesInstanceUID"),
+            instance=dicom_file.text(header, "SOPInstanceUID"),
+            patient=dicom_file.text(header, "PatientID"),
+            study=dicom_file.text(header, "StudyInstanceUID"),
+            frame=dicom_file.text(header, "FrameOfReferenceUID"),
+            modality=dicom_file.text(header, "Modality"),
+            units=dicom_file.text(header, "Units"),
+            shape=shape,
+            spacing_mm=(row, column),
+            orientation=orientation,
+            position_mm=position,
+            rescale=rescale,
+            thickness_mm=thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
+            findings=tuple(identity_findings(header, file, role)),
         )
 
 

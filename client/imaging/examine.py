@@ -1,13 +1,16 @@
 """Examine: what a site should see of a case before it is used: doubts, geometry, volumes and a contact sheet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
-from cohortium.client.imaging.case import CaseFiles, Recipe
-from cohortium.client.imaging.contact_sheet import png, strip
+from cohortium.client.imaging.align import covered
+from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
+from cohortium.client.imaging.contact_sheet import Strip, png, strip
 from cohortium.client.imaging.dicom_file import damaged, is_dicom, read_header
 from cohortium.client.imaging.dicom_series import read_slice, series_findings, slice_files
 from cohortium.client.imaging.findings import Finding
@@ -51,28 +54,39 @@ def examine(files: CaseFiles, recipe: Recipe) -> Examined:
     SiteError
         A disk, share or right is missing.
     """
-    findings = doubts(files, recipe)
-    geometry, volumes, strips = {}, {}, []
+    seen = Examined(doubts(files, recipe), {}, {}, b"")
+    volumes: dict[str, sitk.Image] = {}
+    masks: dict[tuple[str, str], sitk.Image] = {}
+    strips: list[Strip] = []
+    for image, path in files.images.items():
+        with _noted(seen):
+            volumes[image] = volume = read_image(path, recipe.image[image].modality)
+            seen.geometry[image] = describe(volume)
+            if max(volume.GetSpacing()) > THICK * min(volume.GetSpacing()):
+                seen.findings.append(("image has voxels much longer than wide", str(path), False))
+    for (image, region), path in files.masks.items():
+        if image in volumes:
+            with _noted(seen):
+                masks[image, region] = mask = read_mask(path, volumes[image], files.parts[image, region])
+                seen.volumes_ml[f"{image}/{region}"] = volume_ml(mask)
+                strips.append(strip(f"{image}: {region}", volumes[image], mask, recipe.image[image]))
     for image in files.images:
-        try:
-            volume = read_image(files.images[image], recipe.image[image].modality)
-        except CaseError as unusable:
-            _add(findings, unusable)
-            continue
-        geometry[image] = describe(volume)
-        for name, region in files.masks:
-            if name != image:
-                continue
-            try:
-                mask = read_mask(files.masks[image, region], volume, files.parts[image, region])
-            except CaseError as unusable:
-                _add(findings, unusable)
-                continue
-            volumes[f"{image}/{region}"] = volume_ml(mask)
-            strips.append(strip(f"{image}: {region}", volume, mask, recipe.image[image]))
-        if max(volume.GetSpacing()) > THICK * min(volume.GetSpacing()):
-            findings.append(("image has voxels much longer than wide", str(files.images[image]), False))
-    return Examined(findings, geometry, volumes, png(strips) if strips else b"")
+        place = next((place for place in masks if place[0] == recipe.image[image].grid), None)
+        if image in volumes and place is not None:
+            with _noted(seen):
+                # As it will be measured: whether it lies where it should is for people to see
+                aligned = covered(volume_of(image, files, recipe, volumes), masks[place])
+                strips.append(strip(f"{image} on {place[0]}: {place[1]}", aligned, masks[place], recipe.image[image]))
+    return seen._replace(sheet=png(strips) if strips else b"")
+
+
+@contextmanager
+def _noted(seen: Examined) -> Iterator[None]:
+    """What excludes a case is one finding more."""
+    try:
+        yield
+    except CaseError as unusable:
+        seen.findings.append((unusable.reason, unusable.detail, True))
 
 
 def doubts(files: CaseFiles, recipe: Recipe) -> list[tuple[str, str, bool]]:
@@ -118,7 +132,3 @@ def _doubts(path: Path, role: str, modality: str) -> list[Finding]:
         return []
     except OSError as broken:
         raise unreadable_disk(path, role, broken) from broken
-
-
-def _add(findings: list[tuple[str, str, bool]], unusable: CaseError) -> None:
-    findings.append((unusable.reason, unusable.detail, True))

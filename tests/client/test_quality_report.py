@@ -26,6 +26,6 @@ def test_the_odd_patient_is_named_with_its_farthest_features():
     ids = np.array([f"p{i}" for i in range(30)])
     table = Table("a", ids, np.full(30, "train"), {name: values[:, i] for i, name in enumerate(names)})
     found = outliers(table)
-    assert [(patient.patient_id, patient.count) for patient in found] == [("p7", 2), ("p9", 1)]
+    assert [(patient.patient_id, patient.features) for patient in found] == [("p7", 2), ("p9", 1)]
     assert [name for name, _ in found[0].farthest] == [names[3], names[2]]
     assert found[0].farthest[0][1] < -50

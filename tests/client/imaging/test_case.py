@@ -1,10 +1,15 @@
 """A case with several images: aligned to one grid, corrected, refused where the study says so."""
 
+import io
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image as Picture
 
 from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
+from cohortium.client.imaging.contact_sheet import HEADING, SIDE
+from cohortium.client.imaging.examine import examine
 from cohortium.client.imaging.slices import neighbouring_slices
 from cohortium.common.errors import CaseError, StudyError
 from cohortium.common.study import parse_study
@@ -50,6 +55,14 @@ def test_a_region_of_one_image_is_measured_on_another(files):
     for feature in ("Mean", "Median", "Maximum", "10Percentile"):
         one, other = (values[f"features.radiomics/{i}/tumour/original_firstorder_{feature}"] for i in ("ct", "pet"))
         assert other == pytest.approx(2 * one, rel=1e-9)  # a linear field is interpolated exactly
+
+
+def test_an_aligned_image_is_shown_where_it_will_be_measured(files):
+    seen = examine(files, recipe())
+    assert not seen.findings
+    assert seen.volumes_ml == {"ct/tumour": pytest.approx(ball().sum() * 3 / 1000)}  # voxels of 3 cubic millimetres
+    with Picture.open(io.BytesIO(seen.sheet)) as sheet:
+        assert sheet.size == (3 * SIDE, 2 * (SIDE + HEADING))
 
 
 def test_too_long_voxels_are_refused(files):
