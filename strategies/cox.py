@@ -25,6 +25,10 @@ from cohortium.strategies.triangle import symmetric
 from cohortium.strategies.wald import Estimates
 
 Strata = Literal["none", "site"]
+GROWN = 5.0
+"""Coefficient of a standardised column beyond which it is separation that leaves no information."""
+CONSTANT = 1e-10
+"""Information a death below which a standardised column does not vary: fixed point leaves about 1e-12 in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,9 +234,13 @@ def _maximise(at: At, evaluate: Callable[[Array, At | None], At], tolerance: flo
         at, moved = trial, float(np.abs(step).max(initial=0.0))
         if np.abs(at.coefficients).max(initial=0.0) > 25:  # standardised columns: a hazard ratio of e^25 a deviation
             break
+    raise _separates(at)
+
+
+def _separates(at: At) -> NotIdentifiable:
     column = int(np.argmax(np.abs(at.coefficients)))
     grown = f"its coefficient grew to {at.coefficients[column]:.0f} without settling"
-    raise NotIdentifiable(
+    return NotIdentifiable(
         f'column {column} separates those with the event ({grown}); use penalty = "firth", which stays finite, '
         "or drop it"
     )
@@ -240,8 +248,11 @@ def _maximise(at: At, evaluate: Callable[[Array, At | None], At], tolerance: flo
 
 def newton_step(at: At) -> Array:
     """Step of Newton's method, where the information tells all columns apart."""
-    scale = np.sqrt(np.diag(at.information))
-    if not (scale > 0).all() or np.linalg.cond(at.information / np.outer(scale, scale)) > 1e10:
+    scale = np.sqrt(np.maximum(np.diag(at.information), 0.0))  # of a constant column nothing but rounding, either sign
+    least = 0.0 if at.coefficients.any() else CONSTANT * at.events  # separation takes information away later
+    if not (scale**2 > least).all() or np.linalg.cond(at.information / np.outer(scale, scale)) > 1e10:
+        if np.abs(at.coefficients).max(initial=0.0) > GROWN:
+            raise _separates(at)
         _, vectors = np.linalg.eigh(at.information)
         column = int(np.argmax(np.abs(vectors[:, 0])))
         raise NotIdentifiable(f"column {column} is constant or a combination of others in the risk sets; drop it")

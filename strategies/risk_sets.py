@@ -158,10 +158,14 @@ class LikelihoodTerms:
         tied_risk[tied], tied_x[tied] = sums.tied, sums.tied_x
         index, gone = thinning.index, thinning.gone
         denominators = sums.risk[index] - gone * tied_risk[index]
-        mean_x = (sums.risk_x[index] - gone[:, None] * tied_x[index]) / denominators[:, None]
+        weighted, at = sums.risk_x[index] - gone[:, None] * tied_x[index], denominators[:, None]
+        mean_x = np.divide(weighted, at, out=np.zeros_like(weighted), where=at > 0)
         return cls(denominators, mean_x, sums.events_x)
 
     def log_likelihood(self, coefficients: Array) -> float:
+        """Minus infinity where a step went so far that the sums no longer hold a risk set: it is halved."""
+        if not (self.denominators > 0).all():
+            return -np.inf
         return float(self.events_x @ coefficients - np.log(self.denominators).sum())
 
     @property
