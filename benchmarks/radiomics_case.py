@@ -24,6 +24,7 @@ from scipy import ndimage
 from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
 from cohortium.client.imaging.store import Store
 from cohortium.common.study_images import Image, MaskRegion, RadiomicsFeatures
+from cohortium.sites.site_file import MaskFile
 
 SHAPE = (150, 230, 270)
 SIGMAS = (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -57,7 +58,8 @@ def write_case(folder: Path, seed: int) -> CaseFiles:
         inside = sum(apart) <= 1
         masks["ct", name] = folder / f"{name}.nii.gz"
         sitk.WriteImage(sitk.GetImageFromArray(inside.astype(np.uint8)), masks["ct", name])
-    return CaseFiles(folder.name, {"ct": folder / "ct.nii.gz"}, masks)
+    parts = {key: MaskFile(path="{patient_id}.nii.gz") for key in masks}
+    return CaseFiles(folder.name, {"ct": folder / "ct.nii.gz"}, masks, parts)
 
 
 def ours(files: CaseFiles) -> tuple[float, dict[str, float]]:

@@ -7,9 +7,6 @@ docs/features.md.
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import SimpleITK as sitk
-from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from cohortium.client.imaging.radiomics import margin, radiomics
@@ -29,6 +26,7 @@ from cohortium.common.study_images import (
     RadiomicsClass,
     RadiomicsFeatures,
 )
+from cohortium.sites.site_file import MaskFile
 
 NAME = "image"
 KEPT_SPACING = 0.0
@@ -48,6 +46,8 @@ class Settings(Keys):
     window_hu: Bounds | None = None
     normalise: Literal["none", "zscore", "histogram"] = "none"
     label: Annotated[int, Field(ge=1)] | None = None
+    roi: str | None = None
+    segment: str | Annotated[int, Field(ge=1)] | None = None
     mode: Literal["pyradiomics", "ibsi"] = "pyradiomics"
     dimension: Literal["2D", "3D"] | None = None
     resegment_range: Bounds | None = None
@@ -64,8 +64,12 @@ class Settings(Keys):
     def _as_in_a_study(self) -> "Settings":
         if (self.bin_count is None) == (self.bin_width is None):
             raise ValueError("give bin_count or bin_width, one of the two")
-        self.image(), self.features()
+        self.image(), self.features(), self.part()
         return self
+
+    def part(self) -> MaskFile:
+        """Which part of the mask's file the region is."""
+        return MaskFile(path="{patient_id}", label=self.label, roi=self.roi or (), segment=self.segment or ())
 
     def image(self, spacing_mm: tuple[float, ...] | None = None) -> Image:
         """The table of the image in a study; `spacing_mm` of the image itself, where the settings keep it."""
@@ -128,7 +132,7 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
         if not path.exists():
             raise CaseError(f"{role} file is missing", str(path))
     volume = read_image(image_path)
-    region = read_mask(mask_path, volume) if settings.label is None else _labelled(mask_path, volume, settings.label)
+    region = read_mask(mask_path, volume, settings.part())
     image, features = settings.image(volume.GetSpacing()), settings.features()
     crop = resample(
         volume,
@@ -139,20 +143,3 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
     )
     check_extent(crop.region)
     return radiomics(on_scale(crop, image, features), features, image, name=NAME)
-
-
-def _labelled(path: Path, volume: sitk.Image, label: int) -> sitk.Image:
-    """The region of one label of a mask file with several."""
-    region = read_mask(path, volume)  # its geometry is checked, and that it holds anything
-    chosen = sitk.Cast(sitk.ReadImage(path) == label, sitk.sitkUInt8)
-    if not sitk.GetArrayViewFromImage(chosen).any():
-        present = sitk.GetArrayFromImage(sitk.ReadImage(path))
-        raise CaseError("mask lacks the label", f"{path}: no voxel is {label}; it holds {_labels(present)}")
-    chosen.CopyInformation(region)
-    return chosen
-
-
-def _labels(mask: ArrayLike) -> str:
-    found = np.unique(np.asarray(mask))
-    found = found[found != 0]
-    return ", ".join(f"{value:g}" for value in found[:10]) + (" ..." if len(found) > 10 else "")

@@ -132,6 +132,8 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
     region = sitk.Cast(mask != 0 if part is None or part.label is None else mask == part.label, sitk.sitkUInt8)
     inside = sitk.GetArrayViewFromImage(region)
     if not inside.any():
+        if part is not None and part.label is not None and sitk.GetArrayViewFromImage(mask).any():
+            raise CaseError("mask lacks the label", f"{path}: no voxel is {part.label}")
         raise CaseError("mask is empty", str(path))
     if not _same_grid(image, mask):
         if _leaves(image, region):
