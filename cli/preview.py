@@ -43,7 +43,7 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
         typer.echo("  zeros: this site holds no training patients, its shares of training sums are empty")
     if found.finished:
         typer.echo("finished figures, computed here and sent as such, unless the cohort is too small:")
-        for line in _finished(agreed, found.finished):
+        for line in _finished(agreed, here.name, found.finished):
             typer.echo(f"  {line}")
     if found.stopped:
         typer.echo(f"the rehearsal went no further on this site's patients alone: {found.stopped}")
@@ -52,16 +52,18 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
         typer.echo(f"  {line}")
 
 
-def _finished(study: "Study", names: Iterable[str]) -> Iterator[str]:
+def _finished(study: "Study", site: str, names: Iterable[str]) -> Iterator[str]:
     """What each finished cohort tells, and Table 1 of its part."""
     from cohortium.server.release_figures import figure_names, study_cohorts
+    from cohortium.server.stages.cohorts import finished_at
 
-    specs = study_cohorts(study)
+    specs = finished_at(study, study_cohorts(study), site)
     for name in names:
         models = ", ".join(model.name for model in specs[name].models)
         yield f"{name}: of {models}: {', '.join(figure_names(study, specs[name]))}"
-    if study.variable:
-        parts = ", ".join(dict.fromkeys(specs[name].part for name in names))
+    alone = [specs[name].part for name in names if not study.hides_its_sites(specs[name].part)]
+    if study.variable and alone:
+        parts = ", ".join(dict.fromkeys(alone))
         yield f"Table 1 of {parts}: {', '.join(study.variables)}"
 
 

@@ -108,21 +108,37 @@ def _sums(study: "Study") -> Iterator[str]:
     if study.privacy.dp is not None:
         yield "Each site adds its noise before it masks; what a study otherwise reports is withheld. One fit a model."
         return
-    yield "How often each model is fitted, on all training patients and on those outside cross-validation folds:"
+    if study.validation.leave_one_site_out:
+        yield "Leave-one-site-out validation asks all sums of the fits once more without each training site. The sum of"
+        yield "all sites less that without one is that site's own: whoever reads both totals reads its share."
+        yield ""
+    yield "How often each model is fitted, on all training patients and on those outside folds or sites left out:"
     yield ", ".join(f"{name} {len(fits)}" for name, fits in replicates(study).items()) + "."
 
 
 def _finished(study: "Study") -> Iterator[str]:
     from cohortium.server.release_figures import figure_names, study_cohorts
 
-    alone = {name: spec for name, spec in study_cohorts(study).items() if not study.hides_its_sites(spec.part)}
+    specs = study_cohorts(study)
+    alone = {name: spec for name, spec in specs.items() if not study.hides_its_sites(spec.part)}
     yield "## Finished figures of single sites"
     yield ""
     if study.privacy.dp is not None:
         yield "None: a part that few sites hold is not validated under differential privacy."
         return
+    if study.validation.by_site:
+        yield "The study has by_site: each site computes the figures of its own patients of each cohort below and sends"
+        yield f"them in the clear; those with fewer than {study.privacy.minimum_count} events are withheld."
+        yield ""
+        rows = [
+            (name, ", ".join(model.name for model in spec.models), ", ".join(figure_names(study, spec)))
+            for name, spec in specs.items() if "/" not in name and name not in alone
+        ]  # fmt: skip
+        yield from _table(("cohort", "models", "figures"), rows)
+        yield ""
     if not alone:
-        yield f"None: every part lies at {study.privacy.minimum_sites} sites or more."
+        beside = "No others" if study.validation.by_site else "None"
+        yield f"{beside}: every part lies at {study.privacy.minimum_sites} sites or more."
         return
     yield f"These cohorts lie at fewer than {study.privacy.minimum_sites} sites, so that a sum would be a site's own"
     yield "data. The site computes the figures itself and sends them in the clear, as a paper would print them of that"

@@ -18,6 +18,7 @@ from cohortium.strategies import (
     concordance_pairs,
     cutoff,
     discrimination,
+    heterogeneity,
     reclassification,
     score_bins,
     slope_within_sites,
@@ -66,6 +67,7 @@ def figures(study: Study) -> Iterator[Release]:
                     yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
                 pairs = sum({*pair} <= {model.name for model in models} for pair in spec.compare)
                 yield from _binary(study, spec.part, name, len(models), int(spec.settings["folds"]), pairs=pairs)
+                scored: Any = Scored(np.empty((0, len(models))), NOBODY, NOBODY.astype(np.int64))
             else:
                 if name == "train":
                     yield from _survival_cutoffs(study, spec.part, _scored_survival(len(models)))
@@ -73,6 +75,19 @@ def figures(study: Study) -> Iterator[Release]:
                 pairs = [pair for pair in spec.compare if set(pair) <= {model.name for model in models}]
                 if pairs:
                     yield _compared(study, spec.part, name, _scored_survival(len(models)), len(pairs))
+                scored = _scored_survival(len(models))
+            if spec.heterogeneity:
+                yield from _between_sites(study, spec.part, name, scored)
+
+
+def _between_sites(study: Study, part: str, purpose: str, rows: Scored | ScoredSurvival) -> Iterator[Release]:
+    """Weighted sums of the sites' own figures."""
+    asked = {"minimum_count": study.privacy.minimum_count, "time_step": 1.0}
+    figures = heterogeneity.BINARY if isinstance(rows, Scored) else heterogeneity.SURVIVAL
+    known = np.ones((len(figures), rows.score.shape[1]))
+    at = asked | {"tau2": known, "centre": known, "unit": known}
+    yield release(study, part, purpose, heterogeneity.able, lambda: (rows, asked))
+    yield release(study, part, purpose, heterogeneity.sums, lambda: (rows, at))
 
 
 def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:

@@ -60,9 +60,9 @@ def preview(study: Study, table: Table, allow: tuple[str, ...]) -> Preview:
     allow : tuple of str
         The site's allow list.
     """
-    rehearsal = Rehearsal(study, table, allow)
     finished = list(finished_at(study, cohorts(study, ()), table.site))
-    stopped = ""
+    asked, stopped, study = study, "", _without_others(study)
+    rehearsal = Rehearsal(study, table, allow)
     try:
         if study.privacy.dp is not None:
             private.describe(rehearsal)  # type: ignore[arg-type]
@@ -76,7 +76,17 @@ def preview(study: Study, table: Table, allow: tuple[str, ...]) -> Preview:
                     cohort_figures(rehearsal.rows, spec)
     except CohortiumError as problem:
         stopped = str(problem)
+    if asked.validation.leave_one_site_out and not stopped:
+        stopped = "leave_one_site_out asks all sums of fits again without each site, and heterogeneity.* of own figures"
     return Preview(sums=list(rehearsal.leaving.values()), finished=finished, stopped=stopped)
+
+
+def _without_others(study: Study) -> Study:
+    """The study less what a site cannot rehearse: fits without itself."""
+    if not study.validation.leave_one_site_out:
+        return study
+    validation = study.validation.model_copy(update={"leave_one_site_out": False})
+    return study.model_copy(update={"validation": validation})
 
 
 @dataclass

@@ -95,7 +95,7 @@ class Meta:
     def i2(self) -> Array:
         """Share of the variance of the estimates that lies between sites."""
         q, df = self.q, self.sites - 1
-        return np.maximum(1 - df / np.maximum(q, 1e-300), 0.0) if df else np.zeros_like(q)
+        return np.where(q > df, 1 - df / np.maximum(q, 1e-300), 0.0)
 
     @property
     def q_p_values(self) -> Array:
@@ -114,7 +114,8 @@ class Meta:
 
     def prediction_interval(self, level: float = 0.95) -> Array:
         """Where the estimate of another site is expected, (k, 2); of three sites or more (Riley et al., BMJ 2011)."""
-        wide = stats.t.ppf((1 + level) / 2, self.sites - 2) if self.sites > 2 else np.nan
+        df = np.asarray(self.sites) - 2.0
+        wide = stats.t.ppf((1 + level) / 2, np.where(df > 0, df, np.nan))
         half = wide * np.sqrt(self.tau2 + self.standard_errors**2)
         return self.coefficients[:, None] + half[:, None] * [-1, 1]
 
@@ -148,13 +149,15 @@ def pool(ask: Callable[[Array, Array], Sums], k: int, sites: int | Counts, patie
     ask : callable
         ``ask(tau2, centre)`` gives the sites' weighted sums, each (k,).
     sites : int or (k,)
-        Sites that contribute, three or more.
+        Sites that contribute.
     """
     nothing = np.zeros(k)
     plain = ask(nothing, nothing)
     common = plain.first / plain.weight
     q = np.maximum(plain.second - plain.first**2 / plain.weight, 0.0)
-    tau2 = np.maximum(q - (sites - 1), 0.0) / (plain.weight - plain.square / plain.weight)
+    df = np.asarray(sites) - 1
+    spread = plain.weight - plain.square / plain.weight  # 0 of one site
+    tau2 = np.maximum(q - df, 0.0) / np.where(df > 0, spread, 1.0)
     pooled = ask(tau2, common)
     return Meta(
         coefficients=common + pooled.first / pooled.weight,

@@ -12,6 +12,7 @@ from typing import Any
 
 from cohortium.common.errors import CohortiumError
 from cohortium.server.report import curves
+from cohortium.server.report.between_sites import between_sites
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
@@ -235,6 +236,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "nomogram": nomogram(explanation, caption=f"Model {label}: add up points, then read the risk."),
         "updating": updating_grid(cohorts, f"Model {label}: would recalibration help? (closed test)"),
         "matrices": confusion_matrices(cohorts),
+        "between_sites": between_sites(cohorts, label),
         **_parts(label, cohorts),
     }  # fmt: skip
 

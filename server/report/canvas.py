@@ -26,6 +26,7 @@ LOW_RISK, HIGH_RISK = COLOURS[0], COLOURS[1]
 COHORT_STYLES = {
     "train": {"color": "#7A8694", "linestyle": "--"},
     "cross_validated": {"color": COLOURS[2], "linestyle": "-."},
+    "leave_one_site_out": {"color": COLOURS[3], "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     "internal": {"color": COLOURS[0], "linestyle": "-"},
     "external": {"color": COLOURS[1], "linestyle": "-"},
 }

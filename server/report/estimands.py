@@ -148,6 +148,12 @@ def study_notes(study: Record, cohort_names: set[str]) -> list[str]:
             f"Cross-validated figures use each patient's score from the {f'{folds}-fold ' if folds else ''}model that "
             "had not seen that patient; harmonisation, selection and training were repeated inside every fold."
         )
+    if "leave_one_site_out" in cohort_names:
+        notes.append(
+            "Leave-one-site-out figures use each training patient's score from the model that had not seen any patient "
+            "of that site: preprocessing, selection and training were repeated without it (internal-external "
+            "validation)."
+        )
     if "train" in cohort_names:
         notes.append("Training figures are apparent: the model has seen these patients. Do not quote them alone.")
     if "internal" in cohort_names:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cohortium.server.report.grid import Grid
-from cohortium.server.report.text import KINDS, Absent, absent, cohort_label, count, data_size, words
+from cohortium.server.report.text import COHORTS, KINDS, Absent, absent, cohort_label, count, data_size, words
 
 Record = Mapping[str, Any]
 
@@ -125,7 +125,7 @@ def _collect(figure: Any, place: list[str], found: dict[Absent, list[str]]) -> N
 def _place(key: str) -> list[str]:
     if key in ("cohorts", "coefficients", "groups"):
         return []
-    if key.partition("/")[0] in ("train", "cross_validated", "internal", "external"):
+    if key.partition("/")[0] in COHORTS:
         return [cohort_label(key)]
     return [{"auc": "AUC", "roc": "ROC curve", "pr": "precision-recall curve"}.get(key, words(key))]
 

@@ -147,7 +147,7 @@ AT_TIMES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=0)),
 }
 SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
-SHOWN_ELSEWHERE |= {"average_precision_ci", "updating"}
+SHOWN_ELSEWHERE |= {"average_precision_ci", "updating", "heterogeneity"}
 COUNTS = ("tp", "fp", "tn", "fn")
 AT_CUTOFF = {
     "sensitivity": "Sensitivity",

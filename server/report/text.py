@@ -7,6 +7,7 @@ MINUS = "\u2212"
 COHORTS = {
     "train": "Training",
     "cross_validated": "Cross-validated",
+    "leave_one_site_out": "Leave-one-site-out",
     "internal": "Internal validation",
     "external": "External validation",
 }
