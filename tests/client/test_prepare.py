@@ -163,6 +163,30 @@ def test_a_killed_prepare_keeps_what_was_finished(hospital, monkeypatch):
     assert (done.computed, done.kept) == (3, 4)
 
 
+def test_a_case_that_fails_in_a_library_is_listed_and_the_rest_goes_on(hospital, monkeypatch):
+    measure = site_images.measure
+
+    def failing(files, recipe):
+        if files.patient_id == "p3":
+            raise ValueError("no such matrix")
+        return measure(files, recipe)
+
+    monkeypatch.setattr(site_images, "measure", failing)
+    done = prepare(study(), site(hospital), hospital / "out")
+    assert done.flow.excluded == {"age is missing": 1, "features cannot be computed": 1}
+    assert "p3,features cannot be computed,ValueError: no such matrix" in (hospital / "out/excluded.csv").read_text()
+
+
+def test_only_the_numbers_of_a_case_stay_in_memory(hospital):
+    ids = [f"p{i}" for i in range(PATIENTS)]
+    given = {"pool": None, "progress": NullProgress(), "cache": hospital / "cases"}
+    images = site_images.measure_site(study(), site(hospital), ids, **given)
+    assert all(row.base is None for row in images.rows.values())  # no view of a finished case and its pictures
+    kept = site_images.finished(site_images.Store(hospital / "cases"), images.cases["p0"])
+    assert kept["sheet"].startswith(b"\x89PNG")
+    assert kept["volumes_ml"]["ct/tumour"] == pytest.approx(4 / 3 * np.pi * 0.9**3, rel=0.1)
+
+
 def test_a_half_written_case_is_computed_anew(hospital):
     cache = hospital / "cache"
     prepare(study(), site(hospital), hospital / "out", cache=cache)
