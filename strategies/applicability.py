@@ -15,6 +15,7 @@ risk: there W is the number of events and m the mean.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from cohortium.strategies.rows import Array
@@ -80,6 +81,24 @@ def squared_distance(z: Array, covariance: Array, *, intercept: bool, known: Rem
     slopes = covariance[1:, 1:] if intercept else covariance
     away = z - known.middle
     return known.information * np.einsum("ni,ij,nj->n", away, slopes, away)
+
+
+def far_columns(distances: Array) -> NDArray[np.int64]:
+    """Columns of a feature set that are `FAR` from the mean, farthest first; none where chance explains them.
+
+    Of a hundred columns a few are far in most patients. They are told where more of them are far, or one is farther,
+    than in a share `RARE` of patients whose columns are independent and normal.
+
+    Parameters
+    ----------
+    distances : (p,), in standard deviations
+    """
+    far = np.flatnonzero(np.abs(distances) > FAR)
+    far = far[np.argsort(-np.abs(distances[far]), kind="stable")]
+    columns = len(distances)
+    many = len(far) > stats.binom.isf(RARE, columns, 2 * stats.norm.sf(FAR))
+    farther = len(far) and abs(distances[far[0]]) > stats.norm.isf(RARE / (2 * columns))
+    return far if many or farther else far[:0]
 
 
 def farthest_likely(columns: int) -> float:

@@ -44,8 +44,7 @@ def _far(model: Model, name: str, recorded: Array, values: Mapping[str, Array], 
     if training is None:
         return []
     variables, texts = model.saved.study.variables, []
-    sets: dict[str, list[tuple[float, str]]] = {}
-    sizes: dict[str, int] = {}
+    sets: dict[str, dict[str, float]] = {}
     for column, centre, scale, value in zip(training.columns, training.centre, training.scale, recorded, strict=False):
         if column in variables and variables[column].kind != "continuous":
             continue
@@ -55,24 +54,27 @@ def _far(model: Model, name: str, recorded: Array, values: Mapping[str, Array], 
             continue
         distance = (value - centre) / scale
         if column.startswith("features."):
-            owner = column.split("/")[0]
-            sizes[owner] = sizes.get(owner, 0) + 1
-            if abs(distance) > applicability.FAR:
-                sets.setdefault(owner, []).append((distance, column))
+            sets.setdefault(column.split("/")[0], {})[column] = float(distance)
         elif abs(distance) > applicability.FAR:
             unit = variables[column].unit if column in variables else ""
             what = f"{column} = {value:.4g}{' ' + unit if unit else ''}"
             if column.startswith("model."):
                 what = f"the score of model {column.removeprefix('model.')} ({value:.3g})"
             texts.append(f"{what} is {_deviations(distance)} the mean of the training patients ({centre:.4g})")
-    for owner, far in sets.items():
-        farthest = sorted(far, key=lambda item: -abs(item[0]))[:SHOWN]
-        named = ", ".join(f"{column} ({distance:+.1f})" for distance, column in farthest)
-        texts.append(
-            f"{len(far)} of {sizes[owner]} columns of {owner} are more than {applicability.FAR:g} standard deviations "
-            f"from the mean of the training patients; farthest: {named}"
-        )
-    return texts
+    return texts + [text for owner, distances in sets.items() for text in _far_features(owner, distances)]
+
+
+def _far_features(owner: str, distances: Mapping[str, float]) -> list[str]:
+    """Of a feature set, whose columns are many."""
+    columns, values = list(distances), np.array(list(distances.values()))
+    far = applicability.far_columns(values)
+    if not len(far):
+        return []
+    named = ", ".join(f"{columns[i]} ({values[i]:+.1f})" for i in far[:SHOWN])
+    return [
+        f"{len(far)} of {len(columns)} columns of {owner} are more than {applicability.FAR:g} standard deviations "
+        f"from the mean of the training patients; farthest: {named}"
+    ]
 
 
 def _deviations(distance: float) -> str:
