@@ -183,7 +183,7 @@ def test_points_add_up_to_the_score(finished, everyone, name):
         linear = nomogram.lowest + sum(points for _, _, points in p.points) / nomogram.points_per_unit
         shown = special.expit(linear) if model.saved.description.outcome == "binary" else linear
         assert shown == pytest.approx(p.score, abs=5.1e-5)  # the score lies on a grid of 1e-4
-    longest = max(axis["points"][-1][1] - axis["points"][0][1] for axis in nomogram.axes)
+    longest = max(axis.points[-1][1] - axis.points[0][1] for axis in nomogram.axes)
     assert longest <= 100.0001
 
 
