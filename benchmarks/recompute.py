@@ -22,53 +22,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pooled_binary as binary
+import pooled_sites as sites
 import pooled_survival as survival
+import recompute_scores as scores
+import recompute_times as times
+from recompute_table import EXACT, Table
 
-EXACT = 1e-9
 DAYS_PER_UNIT = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
-
-
-class Table:
-    """Differences by kind of figure; the worst is the one that uses most of what it is allowed."""
-
-    def __init__(self):
-        self.rows, self.withheld, self.undefined = {}, 0, 0
-
-    def compare(self, kind, where, ours, reference, allowed=EXACT):
-        """Hold one figure, or list of figures, against its reference."""
-        if isinstance(ours, dict) and "withheld" in ours:
-            self.withheld += 1
-            return
-        if (isinstance(ours, dict) and "undefined" in ours) or ours is None or reference is None:
-            missing = isinstance(ours, dict) and "undefined" in ours and reference is None
-            self.undefined += missing
-            self.note(kind, where, 0.0 if missing else np.inf, allowed, 0)
-            return
-        a, b = np.asarray(ours, float), np.asarray(reference, float)
-        if a.shape != b.shape:
-            self.note(kind, where, np.inf, allowed, 1)
-            return
-        known = ~np.isnan(b)
-        differences = np.abs(a - b)[known] / np.maximum(1, np.abs(b[known]))
-        self.note(kind, where, differences.max(initial=0.0), allowed, int(known.sum()))
-
-    def note(self, kind, where, difference, allowed, count):
-        """Keep one difference."""
-        row = self.rows.setdefault(kind, {"count": 0, "difference": 0.0, "allowed": allowed, "share": -1.0})
-        row["count"] += count
-        share = difference / allowed if allowed else (np.inf if difference else 0.0)
-        if share > row["share"]:
-            row |= {"difference": difference, "allowed": allowed, "share": share, "where": where}
-
-    def print(self, title):
-        """Returns whether all passed."""
-        print(f"\n{title}\n{'figure':34} {'compared':>8} {'difference':>11} {'allowed':>9}        largest at")
-        for kind, row in self.rows.items():
-            verdict = "pass" if row["share"] <= 1 else "FAIL"
-            count, difference, allowed = row["count"], row["difference"], row["allowed"]
-            print(f"{kind:34} {count:8d} {difference:11.2e} {allowed:9.1e}  {verdict}  {row['where']}")
-        print(f"{self.withheld} figures withheld, {self.undefined} undefined on both sides")
-        return all(row["share"] <= 1 for row in self.rows.values())
 
 
 class Run:
@@ -115,6 +75,10 @@ class Run:
         asked = re.search(r"/analysis:.+->([^,]+)", cohort)
         return asked[1] if asked else self.results["models"][model]["endpoint"]
 
+    def step(self, endpoint):
+        """Width of the grid of times, in the endpoint's unit."""
+        return self.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[self.study["endpoint"][endpoint]["unit"]]
+
     def training(self):
         """The cohort that cut-offs come from."""
         return "cross_validated" if "cross_validated" in self.results["held_by"] else "train"
@@ -140,8 +104,13 @@ def check(out):
                 check_binary(run, table, model, cohort, figures, where)
             if "survival" in figures:
                 check_survival(run, table, model, cohort, endpoint, figures["survival"], where)
+            check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
     for entry in run.results["comparisons"]:
         check_comparison(run, table, entry)
+    for entry in run.results["interactions"]:
+        scores.check_interaction(table, entry, lambda cohort, model=entry["model"]: labelled(run, model, cohort)[1:4])
+    for kind in ("comparisons", "interactions"):
+        scores.check_adjusted(table, kind, run.results[kind])
     mode = "exact" if run.exact else "binned"
     return table.print(f"{run.results['study']['name']} ({out}), {mode} scores, {len(run.patients)} patients")
 
@@ -165,7 +134,9 @@ def check_binary(run, table, model, cohort, figures, where):
     else:
         check_ranking(run, table, figures, where, patients, y, score, bins)
     check_calibration(run, table, cohort, figures["calibration"], where, y, score, bins)
+    scores.check_accuracy(run, table, figures, where, y, score, bins)
     curve = figures["decision_curve"]
+    scores.check_avoided(table, curve, where, y, score)
     model_benefit, everyone = binary.net_benefit(y, score, curve["thresholds"])
     table.compare("net benefit", where, curve["net_benefit"], model_benefit)
     table.compare("net benefit of treating all", where, curve["treat_all"], everyone)
@@ -176,6 +147,7 @@ def check_binary(run, table, model, cohort, figures, where):
     table.compare("confusion at the cut-off", where, [at[k] for k in counts], list(counts.values()), 0)
     for name, value in shares.items():
         table.compare("shares at the cut-off, Wilson", where, at[name], value)
+    scores.check_cutoff(table, at, where, y, score)
     if cohort == run.training() and at["rule"] == "youden":
         high = binary.on_grid(score) >= round(at["cutoff"] * 1e4)
         table.note("Youden cut-off: other patients", where, (high != binary.youden(y, bins)).sum(), 0, 1)
@@ -235,6 +207,14 @@ def check_calibration(run, table, cohort, figures, where, y, score, bins):
         table.compare("Hosmer-Lemeshow", where, [ours[k] for k in test], list(test.values()))
 
 
+def followed(run, model, cohort, endpoint):
+    """Patients of a cohort, their times on the study's grid, events and scores."""
+    patients, columns = run.cohort(cohort, endpoint), run.outcome(endpoint)
+    step = run.step(endpoint)
+    time, event = survival.coarse(patients[columns[0]], step), patients[columns[1]].to_numpy().astype(int)
+    return patients, time, event, run.scores(patients, cohort, model)
+
+
 def check_survival(run, table, model, cohort, endpoint, figures, where):
     """Figures of a score against times and events on one cohort."""
     if "withheld" in figures:
@@ -243,17 +223,16 @@ def check_survival(run, table, model, cohort, endpoint, figures, where):
     if run.kind(endpoint) == "binary":
         endpoint = run.study["validation"]["survival"]
     known = run.study["endpoint"][endpoint]
-    patients = run.cohort(cohort, endpoint)
-    columns = run.outcome(endpoint)
-    step = run.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[known["unit"]]
-    time, event = survival.coarse(patients[columns[0]], step), patients[columns[1]].to_numpy().astype(int)
-    score = run.scores(patients, cohort, model)
+    patients, time, event, score = followed(run, model, cohort, endpoint)
     check_concordance(run, table, model, known, figures, where, time, event, score)
+    context = times.Context(run, table, where, time, event, score, patients, known, run.step(endpoint))
+    times.check_scores(context, figures, run.results["models"][model])
     if "cutoff" not in figures:
         return
     if cohort == run.training() and run.kind(run.results["models"][model]["endpoint"]) == "survival":
         table.compare("median cut-off", where, figures["cutoff"], np.sort(score)[int(np.ceil(len(score) / 2)) - 1])
     high = binary.on_grid(score) >= round(figures["cutoff"] * 1e4)
+    times.check_groups(context, figures, high)
     shown = not 0 < min(high.sum(), (~high).sum()) < run.minimum
     for name, members in (("low", ~high), ("high", high)):
         curve, middle = figures["kaplan_meier"][name], figures["median"][name]
@@ -296,9 +275,34 @@ def check_concordance(run, table, model, known, figures, where, time, event, sco
         table.compare("Brier score at horizons", where, figures["brier_at"][name], expected)
 
 
+def check_heterogeneity(run, table, model, cohort, endpoint, patients, figures):
+    """Random-effects summary of the sites' own figures, where a cohort has one."""
+    ours = figures.get("heterogeneity") or figures.get("survival", {}).get("heterogeneity")
+    if ours is None:
+        return
+    found = []
+    for _, own in patients.groupby("site"):
+        columns, score = [own[name].to_numpy() for name in run.outcome(endpoint)], run.scores(own, cohort, model)
+        if run.kind(endpoint) == "binary":
+            found.append(sites.of_binary(columns[0].astype(int), score, run.minimum))
+        else:
+            step = run.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[run.study["endpoint"][endpoint]["unit"]]
+            found.append(sites.of_survival(survival.coarse(columns[0], step), columns[1], score, run.minimum))
+    for figure, record in ours.items():
+        theirs = [own[figure] for own in found if own.get(figure)]
+        if "undefined" in record:
+            table.compare("between sites", f"{model}, {figure}", record, None)
+            continue
+        for name, value in sites.summary(figure, theirs).items():
+            # the reference's own fits stop at gradients of 1e-8
+            table.compare("between sites", f"{model}, {figure}, {name}", record[name], value, 1e-6)
+
+
 def check_comparison(run, table, entry):
     """One paired DeLong test, with the published bins of both scores and without."""
-    if entry["test"] != "delong":
+    if entry["test"] == "concordance":
+        timed = [followed(run, entry[k], entry["cohort"], run.endpoint(entry["cohort"], entry[k])) for k in ("a", "b")]
+        times.check_difference(run, table, entry, timed)
         return
     where = f"{entry['a']} - {entry['b']}, {entry['cohort']}"
     pair = [labelled(run, entry[k], entry["cohort"])[1:4] for k in ("a", "b")]
@@ -315,6 +319,8 @@ def check_comparison(run, table, entry):
     bound = sum(run.results["models"][entry[k]]["cohorts"][entry["cohort"]]["auc"]["bound"] for k in ("a", "b"))
     raw = binary.delong(y, binary.on_grid(a), binary.on_grid(b))
     table.compare("difference of AUCs, unbinned", where, entry["difference"], raw["difference"], bound + EXACT)
+    at = [run.results["models"][entry[k]]["cohorts"][entry["cohort"]]["at_cutoff"].get("cutoff") for k in ("a", "b")]
+    scores.check_reclassification(table, entry, where, y, (a, b), at)
 
 
 if __name__ == "__main__":
