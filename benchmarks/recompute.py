@@ -93,7 +93,7 @@ def check(out):
     run, table = Run(out), Table()
     for model, published in run.results["models"].items():
         for cohort, figures in published["cohorts"].items():
-            if "withheld" in figures:
+            if "n" not in figures:
                 table.withheld += 1
                 continue
             endpoint, where = run.endpoint(cohort, model), f"{model}, {cohort}"

@@ -11,12 +11,16 @@ import statsmodels.api as sm
 from scipy import special
 from sklearn.metrics import roc_auc_score
 
+from cohortium.cli.main import main
 from cohortium.client.guard import Guard
 from cohortium.common.errors import SiteError, StudyError, SumRefused
+from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study, parse_study
 from cohortium.common.table import Table
+from cohortium.server.releases import releases
 from cohortium.server.report.build import build_report
 from cohortium.server.stages.replicates import in_words, replicates
+from cohortium.simulation.preview import preview
 from cohortium.sites.approvals import approve_study
 from cohortium.strategies import views
 from cohortium.strategies.rows import Scored
@@ -155,6 +159,26 @@ def test_the_report_shows_sites_and_their_spread(run):
     page = build_report(run[2] / "out").read_text()
     for said in ("Leave-one-site-out", "Between sites", "site north", "95% prediction interval", "τ²", "withheld"):
         assert said in page, said
+
+
+def test_every_sum_was_listed(run, capsys):
+    _, _, place = run
+    study = load_study(place)
+    listed = {one.statistic for one in releases(study)}
+    lines = [line for line in Ledger(place / "sites" / "east").entries() if line["kind"] == "sum"]
+    sent = {statistic for line in lines for statistic in line["statistics"]}
+    assert {"heterogeneity.able", "heterogeneity.sums"} <= sent <= listed
+    assert main(["study", "releases", str(place / "study.toml")]) == 0
+    page = capsys.readouterr().out
+    assert "The study has by_site" in page
+    assert "clinical 27, stacked 9" in page  # (), 3 folds, 5 sites; below also 3 pairs of folds, 15 of fold and site
+
+
+def test_a_site_previews_its_own_figures(run):
+    study = load_study(run[2])
+    found = preview(study, run[1]["east"], ("*",))
+    assert found.finished == [f"{name}/site:east" for name in ("train", "cross_validated", "leave_one_site_out")]
+    assert "asks all sums of fits again without each site" in found.stopped
 
 
 def test_studies_without_the_keys_keep_their_hash():
