@@ -180,7 +180,7 @@ def _differences(region: _Flat, inside: NDArray[np.bool_], *, flat: bool) -> NDA
     at = np.flatnonzero(inside & (number > 1))
     own, others = values[at], number[at] - np.uint8(1)
     difference = np.abs(own - (total[at] - own) / others)
-    return np.bincount(region.ranks[at], difference, minlength=len(value))[1:]
+    return np.bincount(region.ranks[at], difference, minlength=len(value))[1:].astype(float)
 
 
 def _box_sum(values: NDArray, steps: tuple[int, ...]) -> NDArray:
@@ -195,15 +195,26 @@ def _box_sum(values: NDArray, steps: tuple[int, ...]) -> NDArray:
 
 def _zones(ranks: NDArray, n: int, *, flat: bool) -> Counts:
     """Zones by level and size, (n, largest)."""
-    if flat:
-        slices = [_zones(np.pad(slice_[None], ((1, 1), (0, 0), (0, 0))), n, flat=False) for slice_ in ranks]
-        largest = max(zones.shape[1] for zones in slices)
-        return np.sum([np.pad(zones, ((0, 0), (0, largest - zones.shape[1]))) for zones in slices], axis=0)
-    inside = np.flatnonzero(ranks)
-    zone = cc3d.connected_components(ranks, connectivity=26).ravel()[inside]
+    inside = ranks > 0
+    zone = connected(ranks, flat=flat)[inside]
     size = np.bincount(zone)[1:]
     level = np.zeros(len(size) + 1, dtype=np.int64)
-    level[zone] = ranks.ravel()[inside]
-    level = level[1:]
+    level[zone] = ranks[inside]
     largest = int(size.max(initial=1))
-    return np.bincount((level - 1) * largest + size - 1, minlength=n * largest).reshape(n, largest)
+    return np.bincount((level[1:] - 1) * largest + size - 1, minlength=n * largest).reshape(n, largest)
+
+
+def connected(levels: NDArray, *, flat: bool) -> NDArray[np.unsignedinteger]:
+    """Number (1, 2, ...) of the zone of each voxel: touching voxels of one level; 0 where the level is 0.
+
+    Parameters
+    ----------
+    levels : (z, y, x)
+    flat : bool
+        Voxels of different slices (z) do not touch.
+    """
+    if not flat:
+        return cc3d.connected_components(levels, connectivity=26)
+    apart = np.zeros((2 * len(levels), *levels.shape[1:]), dtype=levels.dtype)
+    apart[::2] = levels
+    return cc3d.connected_components(apart, connectivity=26)[::2]

@@ -64,19 +64,25 @@ class Settings(Keys):
     def _as_in_a_study(self) -> "Settings":
         if (self.bin_count is None) == (self.bin_width is None):
             raise ValueError("give bin_count or bin_width, one of the two")
-        self.image(), self.features(), self.part()
+        # Each raises what the table of a study would
+        self.image()
+        self.features()
+        self.part()
         return self
 
     def part(self) -> MaskFile:
         """Which part of the mask's file the region is."""
-        return MaskFile(path="{patient_id}", label=self.label, roi=self.roi or (), segment=self.segment or ())
+        roi = (self.roi,) if self.roi else ()
+        segment = (self.segment,) if self.segment else ()
+        return MaskFile(path="{patient_id}", label=self.label, roi=roi, segment=segment)
 
     def image(self, spacing_mm: tuple[float, ...] | None = None) -> Image:
         """The table of the image in a study; `spacing_mm` of the image itself, where the settings keep it."""
-        wanted = self.spacing_mm
-        if wanted is not None:
+        wanted: tuple[float, float, float] | None = None
+        if self.spacing_mm is not None:
             own = spacing_mm or (1.0, 1.0, 1.0)
-            wanted = tuple(new or kept for new, kept in zip((*wanted, KEPT_SPACING)[:3], own, strict=True))
+            x, y, z = (new or kept for new, kept in zip((*self.spacing_mm, KEPT_SPACING)[:3], own, strict=True))
+            wanted = (x, y, z)
         return Image(
             modality=self.modality,
             spacing_mm=wanted,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cohortium.client.imaging.ibsi.region import Array, Levels, average, entropy
+from cohortium.client.imaging.ibsi.region import Levels, Mask, average, entropy
 
 
 class Counts(NamedTuple):
@@ -19,7 +19,7 @@ class Counts(NamedTuple):
     place: Levels  # slice
     direction: Levels
 
-    def where(self, chosen: Array) -> "Counts":
+    def where(self, chosen: Mask) -> "Counts":
         """Entries that are chosen."""
         return Counts(*(column[chosen] for column in self))
 
@@ -73,7 +73,7 @@ def of_matrix(counts: Counts, voxels: int, names: tuple[str, ...]) -> dict[str, 
     return {name: float(value) for name, value in zip(names, values, strict=False)}
 
 
-def averaged(counts: Counts, by: list[Levels], voxels: list[int], names: tuple[str, ...]) -> dict[str, float]:
+def averaged(counts: Counts, by: list[Mask], voxels: list[int], names: tuple[str, ...]) -> dict[str, float]:
     """Features of the matrix of each group of entries, averaged.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cohortium.client.imaging.ibsi import cooccurrence, intensity, morphology, neighbours, runs, zones
-from cohortium.client.imaging.ibsi.region import Array, Levels, Measured
+from cohortium.client.imaging.ibsi.region import Array, Levels, Mask, Measured
 from cohortium.client.imaging.region import bounding_box
 
 FAMILIES = ("morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
@@ -38,7 +38,7 @@ class VolumeBins(NamedTuple):
 
     bounds: tuple[float, float] | None = None
     width: float | None = None
-    count: int | None = None
+    number: int | None = None
 
 
 def names(families: tuple[str, ...], dimensions: tuple[str, ...]) -> list[str]:
@@ -57,8 +57,8 @@ def _aggregations(family: str, dimensions: tuple[str, ...]) -> list[str]:
 
 def measure(
     values: Array,
-    morphology_mask: Array,
-    inside: Array,
+    morphology_mask: Mask,
+    inside: Mask,
     levels: Levels,
     spacing_mm: Array,
     *,
@@ -78,7 +78,10 @@ def measure(
     """
     box = bounding_box(morphology_mask)
     region = Measured(
-        *(np.pad(array[box], 1) for array in (values, morphology_mask, inside, levels)),
+        np.pad(values[box], 1),
+        np.pad(morphology_mask[box], 1),
+        np.pad(inside[box], 1),
+        np.pad(levels[box], 1),
         n_levels=int(levels.max()),
         spacing_mm=np.asarray(spacing_mm, dtype=float),
     )
@@ -92,7 +95,9 @@ def measure(
     if "ih" in families:
         found |= intensity.histogram(levels[inside], region.n_levels)
     if "ivh" in families:
-        found |= intensity.volume_histogram(region.of_region, **volume_bins._asdict())
+        found |= intensity.volume_histogram(
+            region.of_region, bounds=volume_bins.bounds, width=volume_bins.width, count=volume_bins.number
+        )
     for dimension in dimensions:
         found |= _texture(region, families, dimension)
     return found

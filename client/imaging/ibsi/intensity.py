@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage, signal
 
-from cohortium.client.imaging.ibsi.region import Array, Levels, entropy
+from cohortium.client.imaging.ibsi.region import Array, Levels, Mask, entropy
 
 PEAK_RADIUS_MM = 10 * (3 / (4 * np.pi)) ** (1 / 3)
 """Of a sphere of 1 cm3."""
@@ -111,7 +111,7 @@ def volume_histogram(
     return {f"ivh_{name}": found[name] for name in VOLUME_NAMES}
 
 
-def peaks(image: Array, inside: Array, spacing_mm: Array) -> dict[str, float]:
+def peaks(image: Array, inside: Mask, spacing_mm: Array) -> dict[str, float]:
     """Features ``loc_NAME``: mean of a sphere of 1 cm3 around the most intense voxel, and the largest such mean.
 
     Parameters

@@ -104,17 +104,17 @@ def _association(region: Measured) -> dict[str, float]:
         return {"moran_i": 1.0, "geary_c": 1.0}
     inside = region.inside.astype(float)
     centred = np.where(region.inside, region.values - values.mean(), 0.0) / values.std()
-    shape = [fft.next_fast_len(2 * n - 1, real=True) for n in inside.shape]
+    shape = [int(fft.next_fast_len(2 * n - 1, real=True) or 0) for n in inside.shape]
     squares = [
         (np.minimum(np.arange(n), n - np.arange(n)) * s) ** 2 for n, s in zip(shape, region.spacing_mm, strict=True)
     ]
     distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     distance[0, 0, 0] = np.inf  # a voxel is no neighbour of itself
-    kernel = fft.rfftn(1 / distance)
+    kernel = np.asarray(fft.rfftn(1 / distance))
 
     def near(array: Array) -> Array:
         """Sum over all other voxels of their value by distance."""
-        whole = fft.irfftn(fft.rfftn(array, shape) * kernel, shape)
+        whole = np.asarray(fft.irfftn(np.asarray(fft.rfftn(array, shape)) * kernel, shape))
         return whole[tuple(slice(n) for n in array.shape)]
 
     weights = near(inside)[region.inside]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from cohortium.client.imaging.ibsi.counts import counted
-from cohortium.client.imaging.ibsi.region import IN_PLANE, IN_SPACE, Array, Measured, average, shifted
+from cohortium.client.imaging.ibsi.region import IN_PLANE, IN_SPACE, Array, Levels, Measured, average, shifted
 from cohortium.client.imaging.ibsi.zones import by_slice_or_merged
 
 TONE_NAMES = ("coarseness", "contrast", "busyness", "complexity", "strength")
@@ -56,7 +56,7 @@ def tone_difference(region: Measured, dimension: str) -> dict[str, float]:
     }
 
 
-def _of_voxels(level: Array, difference: Array, n_levels: int) -> dict[str, float]:
+def _of_voxels(level: Levels, difference: Array, n_levels: int) -> dict[str, float]:
     """Features of voxels with neighbours: their levels, and their differences from the mean of these."""
     if not len(level):
         return dict.fromkeys(TONE_NAMES, np.nan)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Levels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 IN_PLANE = ((0, 0, 1), (0, 1, -1), (0, 1, 0), (0, 1, 1))
 """Steps (z, y, x) to half of the eight neighbours in a slice."""
@@ -34,8 +35,8 @@ class Measured(NamedTuple):
     """
 
     values: Array
-    morphology: NDArray[np.bool_]
-    inside: NDArray[np.bool_]
+    morphology: Mask
+    inside: Mask
     levels: Levels
     n_levels: int
     spacing_mm: Array
@@ -53,7 +54,7 @@ def shifted(array: NDArray, step: tuple[int, int, int]) -> tuple[NDArray, NDArra
     return array[here], array[there]
 
 
-def entropy(p: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+def entropy(p: NDArray, axis: int | tuple[int, ...] | None = None) -> Array:
     """Shannon entropy in bits; 0 log 0 = 0."""
     return -np.sum(p * np.log2(p, where=p > 0, out=np.zeros_like(p)), axis=axis)
 

@@ -3,12 +3,14 @@
 Thibault et al., IEEE Trans Biomed Eng 61:630, 2014.
 """
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from cohortium.client.imaging.ibsi.counts import Counts, averaged, counted, of_matrix
-from cohortium.client.imaging.ibsi.region import Measured
+from cohortium.client.imaging.ibsi.region import Levels, Mask, Measured
+from cohortium.client.imaging.matrices import connected
 
 _EMPHASES = ("lgze", "hgze")
 _TAIL = ("z_perc", "gl_var")
@@ -27,49 +29,29 @@ def features(region: Measured, dimension: str, families: tuple[str, ...] = ("szm
 
     Zones are of 26-connected voxels, or of 8-connected ones in each slice.
     """
-    depth = 1 if dimension == "3D" else 0
-    # Eight or 26 neighbours; in 2D the structure has nothing above and below
-    structure = np.zeros((3, 3, 3), dtype=bool)
-    structure[1 - depth : 2 + depth] = True
-    labels, level = _labels(region, structure)
-    zones = np.arange(1, len(level) + 1)
-    place = ndimage.maximum(np.indices(labels.shape, sparse=True)[0] + 0 * labels, labels, zones).astype(np.int64)
+    zone = connected(region.levels, flat=dimension == "2D")[region.inside]
+    # Each zone's level and slice are those of its voxels, its distance the least of theirs
+    _, first = np.unique(zone, return_index=True)
+    level = region.levels[region.inside][first]
+    place = np.nonzero(region.inside)[0][first]
     found: dict[str, float] = {}
     if "szm" in families:
-        size = np.bincount(labels.ravel())[1:]
-        found |= _aggregated("szm", SIZE_NAMES, counted(level, size, place), region, dimension)
+        counts = counted(level, np.bincount(zone)[1:], place)
+        found |= by_slice_or_merged("szm", SIZE_NAMES, counts, region, dimension)
     if "dzm" in families:
-        distance = ndimage.minimum(_steps_to_border(region.morphology, dimension), labels, zones).astype(np.int64)
-        found |= _aggregated("dzm", DISTANCE_NAMES, counted(level, distance, place), region, dimension)
+        distance = np.full(len(level), np.iinfo(np.int64).max)
+        np.minimum.at(distance, zone - 1, _steps_to_border(region.morphology, dimension)[region.inside])
+        found |= by_slice_or_merged("dzm", DISTANCE_NAMES, counted(level, distance, place), region, dimension)
     return found
 
 
-def _labels(region: Measured, structure: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number of the zone of each voxel (1, 2, ...; 0 outside), and the level of each zone."""
-    labels = np.zeros(region.levels.shape, dtype=np.int64)
-    levels: list[NDArray[np.int64]] = []
-    so_far = 0
-    for level in np.unique(region.levels[region.inside]):
-        found, n = ndimage.label(region.levels == level, structure)
-        labels += np.where(found, found + so_far, 0)
-        levels.append(np.full(n, level))
-        so_far += n
-    return labels, np.concatenate(levels)
-
-
-def _steps_to_border(morphology: NDArray[np.bool_], dimension: str) -> NDArray[np.int64]:
+def _steps_to_border(morphology: Mask, dimension: str) -> Levels:
     """Steps over faces to the nearest voxel outside the morphological mask: 1 on its border."""
+    # The transform of scipy is typed as several things at once
+    steps: Any = ndimage.distance_transform_cdt
     if dimension == "3D":
-        return ndimage.distance_transform_cdt(morphology, metric="taxicab").astype(np.int64)
-    return np.stack([ndimage.distance_transform_cdt(slice_, metric="taxicab") for slice_ in morphology]).astype(
-        np.int64
-    )
-
-
-def _aggregated(
-    family: str, names: tuple[str, ...], zones: Counts, region: Measured, dimension: str
-) -> dict[str, float]:
-    return by_slice_or_merged(family, names, zones, region, dimension)
+        return steps(morphology, metric="taxicab").astype(np.int64)
+    return np.stack([steps(slice_, metric="taxicab") for slice_ in morphology]).astype(np.int64)
 
 
 def by_slice_or_merged(
