@@ -8,7 +8,7 @@ import numpy as np
 from cohortium.client.imaging.case import CaseFiles, Recipe, measure
 from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
 from cohortium.client.predict.saved import Model
-from cohortium.common.errors import ModelError
+from cohortium.common.errors import CaseError, ModelError
 from cohortium.common.model_files import weight_files
 from cohortium.common.study_images import DeepFeatures, MaskRegion
 from cohortium.sites.site_file import MaskFile
@@ -48,10 +48,11 @@ class Measurement:
         return found
 
     def _files(self, patient: NewPatient) -> CaseFiles:
-        given = patient.given
-        pairs = list(dict.fromkeys((image, self._recipe.base(region)) for image, region in self._recipe.pairs))
+        given, recipe = patient.given, self._recipe
+        pairs = list(dict.fromkeys((recipe.grid(image), recipe.base(region)) for image, region in recipe.pairs))
         masks = {(i, r): given.get(f"{MASK}{i}/{r}") or given.get(MASK + r, "") for i, r in pairs}
-        images = {image: given.get(IMAGE + image, "") for image, _ in pairs}
+        names = [*(image for image, _ in pairs), *(image for image, _ in recipe.pairs)]
+        images = {image: given.get(IMAGE + image, "") for image in names}
         lacking = [f"image {image}" for image, path in images.items() if not path]
         lacking += [f"mask {region} on image {image}" for (image, region), path in masks.items() if not path]
         if lacking:
@@ -59,13 +60,16 @@ class Measurement:
                 f"the model looks at image features, and no path is given of {', '.join(lacking)}; give "
                 "--image NAME=PATH and --mask REGION=PATH, or columns image.NAME and mask.REGION of --patients"
             )
-        parts = {(i, r): _part(given, r) for i, r in pairs}
-        return CaseFiles(
+        files = CaseFiles(
             patient.patient_id,
             {image: patient.folder / path for image, path in images.items()},
             {pair: patient.folder / path for pair, path in masks.items()},
-            parts,
+            {(i, r): _part(given, r) for i, r in pairs},
         )
+        for role, path in [*files.images.items(), *(("/".join(pair), path) for pair, path in files.masks.items())]:
+            if not path.exists():
+                raise CaseError("there is no such file", f"{role}: {path}")
+        return files
 
     def _network(self, name: str, settings: DeepFeatures) -> Any:
         from cohortium.client.imaging.deep import load_backbone  # torch: only where a network looks at the image

@@ -1,0 +1,73 @@
+"""Images of a new patient: the features that `cohortium site prepare` gives the same files."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from cohortium.client.predict.images import Measurement
+from cohortium.client.predict.patients import IMAGE, MASK, NewPatient
+from cohortium.client.predict.saved import Model, Needs
+from cohortium.client.prepare import prepare
+from cohortium.common.errors import CaseError, ModelError
+from cohortium.common.model_files import SavedModel
+from cohortium.common.study import parse_study
+from cohortium.common.table import Table
+from cohortium.sites.site_file import parse_site
+from tests.client.imaging.volumes import ball, make, textured
+
+STUDY = {
+    "study": {"name": "images", "primary": "outcome", "seed": 4},
+    "endpoint": {"outcome": {"kind": "binary", "column": "outcome"}},
+    "image": {"ct": {"modality": "CT", "spacing_mm": [2.0, 2.0, 2.0]}},
+    "region": {"tumour": {"source": "mask"}, "rim": {"source": "ring", "of": "tumour", "inner_mm": 1, "outer_mm": 3}},
+    "features": {
+        "radiomics": {
+            "kind": "radiomics", "images": ["ct"], "regions": ["tumour", "rim"], "classes": ["firstorder"],
+            "bin_count": 8,
+        },
+        "deep": {
+            "kind": "deep", "images": ["ct"], "regions": ["tumour"], "network": "resnet10", "size": [32, 32],
+            "slices": "largest", "weights": "random",
+        },
+    },
+    "split": {"train": ["here", "there", "yonder"]},
+    "model": {"m": {"kind": "logistic", "predictors": ["features.radiomics", "features.deep"]}},
+}  # fmt: skip
+SITE = {
+    "site": {"name": "here"},
+    "data": {"patients": "patients.csv"},
+    "images": {"ct": {"image": "{patient_id}_ct.nrrd", "mask": {"tumour": "{patient_id}_mask.nrrd"}}},
+}
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A site's table, and the model that looks at all its features."""
+    sitk.WriteImage(make(textured(0)), tmp_path / "p_ct.nrrd")
+    sitk.WriteImage(make(ball().astype(np.uint8)), tmp_path / "p_mask.nrrd")
+    (tmp_path / "patients.csv").write_text("patient_id,outcome\np,1\n")
+    study = parse_study(STUDY)
+    ready = prepare(study, parse_site(SITE, folder=tmp_path), tmp_path / "ready")
+    table = Table.read(ready.table)
+    features = {s: tuple(n for n in table.feature_names if n.startswith(f"features.{s}/")) for s in study.features}
+    saved = SavedModel(folder=tmp_path, description=None, study=study, objects={})
+    return table, Model(saved=saved, needs=Needs({}, (), features, ())), tmp_path
+
+
+def test_features_are_those_of_prepare(prepared):
+    table, model, folder = prepared
+    given = {IMAGE + "ct": "p_ct.nrrd", MASK + "tumour": "p_mask.nrrd"}
+    found = Measurement(model).features(NewPatient("new", given, folder))
+    assert set(found) == set(table.feature_names)
+    for name in table.feature_names:
+        assert found[name] == table.columns[name][0], name
+
+
+def test_what_is_missing_is_named(prepared):
+    _, model, folder = prepared
+    measurement = Measurement(model)
+    with pytest.raises(ModelError, match=r"no path is given of mask tumour on image ct"):
+        measurement.features(NewPatient("new", {IMAGE + "ct": "p_ct.nrrd"}, folder))
+    given = {IMAGE + "ct": "p_ct.nrrd", MASK + "ct/tumour": "p_ct.nrrd"}
+    with pytest.raises(CaseError, match=r"there is no such file: ct: .*nowhere\.nrrd"):
+        measurement.features(NewPatient("new", {**given, IMAGE + "ct": "nowhere.nrrd"}, folder))
