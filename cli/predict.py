@@ -101,7 +101,12 @@ def _or_why(figure: Any, plain: Any) -> Any:
 
 
 def _score_name(model: "Model") -> str:
-    return "risk" if model.saved.description.outcome == "binary" else "linear_predictor"
+    return {"binary": "risk", "continuous": "prediction"}.get(model.saved.description.outcome, "linear_predictor")
+
+
+def _number(model: "Model", value: float) -> str:
+    """A score as written: risks and linear predictors on their grid; a number in its own unit with seven digits."""
+    return f"{value:.7g}" if model.saved.description.outcome == "continuous" else f"{value:.4f}"
 
 
 def _table(model: "Model", found: "list[Prediction]") -> str:
@@ -115,10 +120,10 @@ def _table(model: "Model", found: "list[Prediction]") -> str:
         if p.score is None:
             writer.writerow([p.patient_id, *[""] * (len(header) + 2), p.refused])
             continue
-        low, high = ("", "") if isinstance(p.interval, str) else (f"{end:.4f}" for end in p.interval)
+        low, high = ("", "") if isinstance(p.interval, str) else (_number(model, end) for end in p.interval)
         survival = [] if isinstance(p.survival, str) else ["" if s is None else f"{s:.4f}" for _, s in p.survival]
         points = "" if isinstance(p.points, str) else f"{sum(points for _, _, points in p.points):.1f}"
-        row = [p.patient_id, f"{p.score:.4f}", low, high, p.group or "", *survival, points]
+        row = [p.patient_id, _number(model, p.score), low, high, p.group or "", *survival, points]
         writer.writerow([*row, "; ".join(p.filled), "; ".join(p.warnings), ""])
     return stream.getvalue()
 
@@ -132,13 +137,20 @@ def _page(model: "Model", p: "Prediction") -> str:
             "model",
             f"{description.name} ({description.kind}) for {description.endpoint}; study {description.study.name}",
         ),
-        (_score_name(model).replace("_", " "), f"{p.score:.4f}"),
+        (
+            _score_name(model).replace("_", " "),
+            _number(model, p.score) + (f" {unit}" if unit and description.outcome == "continuous" else ""),
+        ),
     ]
     if isinstance(p.interval, str):
         lines.append(("interval", f"no interval: {p.interval}"))
     else:
-        against = "" if description.outcome == "binary" else ", against a patient with mean values"
-        lines.append(("interval", f"{p.interval[0]:.4f} to {p.interval[1]:.4f} (95 %{against})"))
+        against = {
+            "survival": ", against a patient with mean values",
+            "continuous": ", of the mean of such patients; a single one varies more",
+        }.get(description.outcome, "")
+        low, high = (_number(model, end) for end in p.interval)
+        lines.append(("interval", f"{low} to {high} (95 %{against})"))
     if p.group:
         lines.append(("group", f"{p.group} (high from {description.cutoff:.4g} on)"))
     if isinstance(p.survival, list):

@@ -111,7 +111,8 @@ def width(statistic: str, parameters: Mapping[str, Any], rows: Any) -> int:
         return int(np.asarray(parameters["working"])[:, 1:].sum(axis=1).max(initial=0))
     if statistic == "lasso_cox.terms":  # which has no intercept
         return int(np.asarray(parameters["working"]).sum(axis=1).max(initial=0))
-    return int(rows.x.shape[1])
+    # the outcome is a column of the cross products too
+    return int(rows.x.shape[1]) + (statistic == "linear.cross_products")
 
 
 def _times(study: Study, statistic: str, view: Mapping[str, Any]) -> None:

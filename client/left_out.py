@@ -60,6 +60,8 @@ def check_events(study: Study, what: str, rows: Mapping[str, Any], context: view
         Names the rule; holds no count.
     """
     endpoint, least = rows["endpoint"], study.privacy.minimum_count
+    if study.endpoint[endpoint].kind == "continuous":
+        return  # a number is no event; the guard counts the patients
     events = outcome_class(context, endpoint)[views.selected(context, rows)]
     if events.sum() < least:
         raise SumRefused(what, f"fewer than minimum_count = {least} patients at this site have the event")

@@ -15,8 +15,8 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
     """Write predictions.csv, one row a patient.
 
     Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the
-    positive value), and ``score.MODEL`` on the 1e-4 grid. With cross-validation ``score.MODEL`` is out-of-fold in train
-    and ``fit.MODEL`` the final model's. Where the study leaves sites out, ``loso.MODEL`` comes from the model that has
+    positive value), and ``score.MODEL`` on the 1e-4 grid (of a continuous endpoint in full). With cross-validation
+    ``score.MODEL`` is out-of-fold in train and ``fit.MODEL`` the final model's. Where the study leaves sites out, ``loso.MODEL`` comes from the model that has
     not seen the patient's site (outside train it is the final model's). ``subgroup.VARIABLE`` is the level of each
     variable that a subgroup or a secondary analysis is cut by.
 
@@ -30,7 +30,7 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
         columns["fold"] = ["" if fold < 0 else int(fold) for fold in views.folds_of(context)]
     for name, endpoint in context.study.endpoint.items():
         stem = f"endpoint.{name}"
-        if endpoint.kind == "binary":
+        if endpoint.kind != "survival":
             columns[endpoint.column] = [_number(value) for value in table.columns[stem]]
         else:
             columns[endpoint.time] = [_number(value) for value in table.columns[f"{stem}.time"]]
@@ -40,12 +40,13 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
     for model in models:
         final = views.score(context, model["object"], "final")
         scores = views.score(context, model["object"], "out_of_fold") if folds else final
-        columns[f"score.{model['name']}"] = [f"{value:.4f}" for value in scores]
+        written = _number if context.objects[model["object"]]["outcome"] == "continuous" else "{:.4f}".format
+        columns[f"score.{model['name']}"] = [written(value) for value in scores]
         if folds:
-            columns[f"fit.{model['name']}"] = [f"{value:.4f}" for value in final]
+            columns[f"fit.{model['name']}"] = [written(value) for value in final]
         if context.study.validation.leave_one_site_out:
             unseen = views.score(context, model["object"], "left_out_site")
-            columns[f"loso.{model['name']}"] = [f"{value:.4f}" for value in unseen]
+            columns[f"loso.{model['name']}"] = [written(value) for value in unseen]
     validation = context.study.validation
     for name in dict.fromkeys([*validation.subgroups, *(v for a in validation.analysis for v in a.where)]):
         levels = context.study.variables[name].levels

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
-from cohortium.common.study_data import level_text
+from cohortium.common.study_analysis import LassoModel
+from cohortium.common.study_data import ContinuousEndpoint, level_text
 from cohortium.common.study_models import GradientBoostingModel, StagingModel
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
 
 BINARY_KINDS = dict.fromkeys(("mlp", "linear_svm", "rff_svm", "gradient_boosting"), "binary")
-"""Kinds that need a binary endpoint; staging takes either."""
+"""Kinds that need a binary endpoint; staging takes any."""
 
 
 def model_mistakes(study: "Study") -> Iterator[Mistake]:
@@ -50,3 +51,28 @@ def _staging(study: "Study", name: str, model: StagingModel) -> Iterator[Mistake
                     else "a continuous variable has no levels; give points a unit, one number"
                 )
                 yield Mistake(table, f"points.{predictor}.{level}", problem)
+
+
+def continuous_mistakes(study: "Study") -> Iterator[Mistake]:
+    """What takes classes or times, asked of an endpoint that is a number."""
+    numbers = {name for name, endpoint in study.endpoint.items() if isinstance(endpoint, ContinuousEndpoint)}
+    if numbers and study.privacy.dp is not None:
+        yield Mistake("[privacy.dp]", "epsilon", "is offered for binary endpoints; leave continuous ones out")
+    for name, model in study.model.items():
+        if model.endpoint not in numbers:
+            continue
+        table = f"[model.{name}]"
+        for i, step in enumerate(model.selection):
+            if step.method != "lasso":
+                problem = "compares classes; of a continuous endpoint lasso selects"
+                yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
+        if isinstance(model, LassoModel) and model.aggregation == "fedavg":
+            yield Mistake(table, "aggregation = 'fedavg'", "averages fits of classes or times; use exact")
+        if study.validation.survival is not None:
+            problem = f"holds every score against times, and model {name!r} predicts a number; leave one of them out"
+            yield Mistake("[validation]", f"survival = {shown(study.validation.survival)}", problem)
+    for i, analysis in enumerate(study.validation.analysis):
+        model = study.model.get(analysis.model)
+        if model is not None and (analysis.endpoint in numbers) != (model.endpoint in numbers):
+            problem = f"a number against classes or times: model {analysis.model!r} is of {model.endpoint!r}"
+            yield Mistake(f"[[validation.analysis]] {i + 1}", f"endpoint = {shown(analysis.endpoint)}", problem)

@@ -124,7 +124,7 @@ class Description(Keys):
     study: StudyName
     kind: str
     endpoint: str
-    outcome: Literal["binary", "survival"]
+    outcome: Literal["binary", "survival", "continuous"]
     model: Sha256
     columns: tuple[str, ...]
     terms: tuple[str, ...]

@@ -111,7 +111,7 @@ class Study(Keys):
         return self.endpoint[self.model[model].endpoint]
 
     @property
-    def outcome_kind(self) -> Literal["binary", "survival"]:
+    def outcome_kind(self) -> Literal["binary", "survival", "continuous"]:
         """Kind of the primary endpoint."""
         return self.endpoint[self.study.primary].kind
 

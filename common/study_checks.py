@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
-from cohortium.common.model_checks import BINARY_KINDS, model_mistakes
+from cohortium.common.model_checks import BINARY_KINDS, continuous_mistakes, model_mistakes
 from cohortium.common.privacy_checks import noised_mistakes
 from cohortium.common.study_data import level_text
 from cohortium.common.study_images import RingRegion
@@ -14,8 +14,8 @@ from cohortium.common.study_images import RingRegion
 if TYPE_CHECKING:
     from cohortium.common.study import Study
 
-ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", **BINARY_KINDS}
-"""Kinds of model that need one kind of endpoint; a lasso and a staging system take either."""
+ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", "linear": "continuous", **BINARY_KINDS}
+"""Kinds of model that need one kind of endpoint; a lasso and a staging system take any."""
 SURVIVAL_SELECTION = ("lasso", "stepwise_aic", "stepwise_p")
 LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
@@ -37,7 +37,7 @@ def cross_checks(study: "Study") -> list[Mistake]:
             _privacy,
             _quorum,
         ),
-        *(_imputation, _unkept, noised_mistakes, model_mistakes),
+        *(_imputation, _unkept, noised_mistakes, model_mistakes, continuous_mistakes),
     )
     return [mistake for check in checks for mistake in check(study)]
 
@@ -185,7 +185,7 @@ def _validation(study: "Study") -> Iterator[Mistake]:
     if validation.cutoff == "youden" and primary is not None and primary.kind == "survival":
         problem = 'needs a binary primary endpoint; use "median" or a number'
         yield Mistake(table, "cutoff = 'youden'", problem)
-    if validation.cutoff == "log_rank" and primary is not None and primary.kind == "binary":
+    if validation.cutoff == "log_rank" and primary is not None and primary.kind != "survival":
         yield Mistake(table, "cutoff = 'log_rank'", 'needs a survival primary endpoint; use "youden" or a number')
     grouped = [name for name, variable in study.variables.items() if variable.kind != "continuous"]
     yield from _unknown(table, "subgroups", validation.subgroups, grouped, "binary or categorical variable")

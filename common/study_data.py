@@ -203,7 +203,27 @@ class SurvivalEndpoint(Keys):
         return DAYS_PER_UNIT[self.unit]
 
 
-Endpoint = Annotated[BinaryEndpoint | SurvivalEndpoint, Field(discriminator="kind")]
+class ContinuousEndpoint(Keys):
+    """[endpoint.NAME] of kind continuous: a number in the study's unit; a patient outside `range` is excluded."""
+
+    kind: Literal["continuous"]
+    column: Name
+    unit: str = ""
+    range: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range = {list(self.range)}: the first number must be below the second")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that a site must provide."""
+        return (self.column,)
+
+
+Endpoint = Annotated[BinaryEndpoint | SurvivalEndpoint | ContinuousEndpoint, Field(discriminator="kind")]
 
 
 class PartColumn(Keys):

@@ -70,8 +70,15 @@ class GradientBoostingModel(ModelTable):
     max_bin: Annotated[int, Field(ge=2, le=256)] = 32
 
 
+class LinearModel(ModelTable):
+    """[model.NAME] of kind linear: ordinary least squares of a continuous endpoint over all sites."""
+
+    kind: Literal["linear"]
+
+
 Model = Annotated[
     LogisticModel
+    | LinearModel
     | LassoModel
     | CoxModel
     | NetworkModel

@@ -183,6 +183,6 @@ def table_columns(study: Study, feature_names: tuple[str, ...]) -> list[str]:
     columns = [variable.name for variable in study.variable]
     for name, endpoint in study.endpoint.items():
         stem = f"endpoint.{name}"
-        columns += [stem] if endpoint.kind == "binary" else [f"{stem}.time", f"{stem}.event"]
+        columns += [stem] if endpoint.kind != "survival" else [f"{stem}.time", f"{stem}.event"]
         columns += [f"{stem}.competing"] if getattr(endpoint, "competing", ()) else []
     return [*columns, *feature_names]

@@ -167,8 +167,8 @@ def _baseline(study: Study, name: str, fit: Fit) -> dict[str, Any] | str:
     """Cumulative baseline hazard, or why there is none."""
     if "baseline" in fit.notes:
         return fit.notes["baseline"]
-    if study.endpoint_of(name).kind == "binary":
-        return "a binary endpoint has no survival"
+    if (kind := study.endpoint_of(name).kind) != "survival":
+        return f"a {kind} endpoint has no survival"
     if study.model[name].kind == "cox":
         return "each hospital has a baseline hazard of its own (strata), and none is known for all"
     return f"a model of kind {study.model[name].kind} has no baseline hazard"

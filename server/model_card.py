@@ -34,4 +34,6 @@ def card(study: Study, name: str, content: Mapping[str, Any]) -> str:
         elif isinstance(survival, dict) and isinstance(survival.get("c_index", {}).get("ci"), list):
             c = survival["c_index"]
             lines.append(f"- {cohort}: C-index {c['estimate']:.3f} ({c['ci'][0]:.3f} to {c['ci'][1]:.3f})")
+        elif isinstance(figures.get("rmse"), float):
+            lines.append(f"- {cohort}: RMSE {figures['rmse']:.4g}, mean absolute error {figures['mae']:.4g}")
     return "\n".join(lines) + "\n"

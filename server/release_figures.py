@@ -19,6 +19,7 @@ from cohortium.strategies import (
     cutoff,
     discrimination,
     heterogeneity,
+    moments,
     reclassification,
     score_bins,
     slope_within_sites,
@@ -27,7 +28,8 @@ from cohortium.strategies import (
     survival_groups,
 )
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, time_step
-from cohortium.strategies.rows import Scored, ScoredCompeting, ScoredSurvival, Survival
+from cohortium.strategies.continuous_figures import CONTINUOUS_FIGURES
+from cohortium.strategies.rows import Matrix, Scored, ScoredCompeting, ScoredSurvival, Survival
 from cohortium.strategies.time_dependent import evaluation_cells
 from cohortium.strategies.validation import BINARY_FIGURES
 from cohortium.strategies.validation_survival import SURVIVAL_FIGURES
@@ -47,6 +49,7 @@ def study_cohorts(study: Study) -> dict[str, CohortSpec]:
 def figure_names(study: Study, spec: CohortSpec) -> list[str]:
     """What a site that computes a cohort's figures to the end sends of each model, as named in results.json."""
     names = {"binary": BINARY_FIGURES, "survival": tuple(f"survival.{name}" for name in SURVIVAL_FIGURES)}
+    names["continuous"] = CONTINUOUS_FIGURES
     kinds = dict.fromkeys(study.endpoint[endpoint].kind for endpoint in by_endpoint(spec))
     compared = ["comparisons"] if spec.compare else []
     slopes = "survival" in kinds and study.validation.calibration_slope
@@ -62,6 +65,10 @@ def figures(study: Study) -> Iterator[Release]:
         if not study.hides_its_sites(spec.part):
             continue
         for endpoint, models in by_endpoint(spec).items():
+            if study.endpoint[endpoint].kind == "continuous":
+                pairs = sum({*pair} <= {model.name for model in models} for pair in spec.compare)
+                yield _predictions(study, spec.part, name, 1 + 3 * len(models) + pairs)
+                continue
             if study.endpoint[endpoint].kind == "binary":
                 if name == "train":
                     yield from itertools.islice(_binary(study, spec.part, "cut-offs", len(models), 1), 2)
@@ -78,6 +85,15 @@ def figures(study: Study) -> Iterator[Release]:
                 scored = _scored_survival(len(models))
             if spec.heterogeneity:
                 yield from _between_sites(study, spec.part, name, scored)
+
+
+def _predictions(study: Study, part: str, purpose: str, columns: int) -> Release:
+    """Moments of outcome, predictions and errors."""
+    rows, asked = (
+        Matrix(np.empty((0, columns)), NOBODY.astype(np.int64)),
+        {"centre": np.zeros((1, columns)), "power": 1},
+    )
+    return release(study, part, purpose, moments.power_sums, lambda: (rows, asked))
 
 
 def _between_sites(study: Study, part: str, purpose: str, rows: Scored | ScoredSurvival) -> Iterator[Release]:

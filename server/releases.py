@@ -27,6 +27,7 @@ from cohortium.common.study_analysis import (
     StepwiseAic,
     StepwiseP,
 )
+from cohortium.common.study_models import LinearModel
 from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_explanations import explanations
 from cohortium.server.release_figures import figures, timeline
@@ -41,6 +42,7 @@ from cohortium.strategies import (
     lasso,
     lasso_cox,
     levels,
+    linear,
     local_fits,
     moments,
     noisy_logistic,
@@ -187,7 +189,10 @@ def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:
         rows = _folded if asked["kind"] == "lasso_cox" else _labelled
         yield design.asks(f"{purpose} locally", local_fits.able, lambda p: (rows(p), asked))
         yield design.asks(f"{purpose} locally", local_fits.shares, lambda p: (rows(p), asked | {"patients": 1}))
-    if isinstance(model, LassoModel):
+    if isinstance(model, LinearModel):
+        yield _moments(design.study, "train", f"standardise the outcome of {model.endpoint}", 1)
+        yield design.asks(purpose, linear.cross_products, lambda p: (_labelled(p), {}))
+    elif isinstance(model, LassoModel):
         yield from _lasso(design, purpose, model, model.endpoint)
     elif isinstance(model, NetworkModel):
 
@@ -229,6 +234,8 @@ def _lasso(design: _Design, purpose: str, step: LassoSelection | LassoModel, end
         _, asked = one_model(p)
         return _folded(p), asked | {"coefficients": np.zeros((1, p)), "working": np.ones((1, p), dtype=bool)}
 
+    if design.study.endpoint[endpoint].kind == "continuous":
+        yield _moments(design.study, "train", f"standardise the outcome of {endpoint}", 1)
     if design.study.endpoint[endpoint].kind == "survival":
         yield design.asks(purpose, lasso_cox.start, lambda p: (_folded(p), {"folds": step.folds}))
         one = design.asks(purpose, lasso_cox.terms, one_cox_model)

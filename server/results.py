@@ -52,7 +52,11 @@ def results(
             "kind": study.model[name].kind,
             "endpoint": study.model[name].endpoint,
             "selected": list(model.final.columns.names),
-            "coefficients": coefficients(model.final, ratio=study.model[name].kind in ("logistic", "lasso", "cox")),
+            "coefficients": coefficients(
+                model.final,
+                ratio=study.model[name].kind in ("logistic", "lasso", "cox")
+                and study.endpoint_of(name).kind != "continuous",
+            ),
             "notes": model.final.notes,
             **({"cutoff_test": validated.cutoff_tests[name]} if name in validated.cutoff_tests else {}),
             "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cohortium.common.cohort import assign_folds, assign_parts, site_offset
 from cohortium.common.study import Study
-from cohortium.common.study_data import BinaryEndpoint, SurvivalEndpoint, Variable, level_text
+from cohortium.common.study_data import BinaryEndpoint, ContinuousEndpoint, SurvivalEndpoint, Variable, level_text
 from cohortium.common.table import Table
 from cohortium.sites.flow import Exclusion, Flow
 from cohortium.sites.local_table import Texts, read_local_table
@@ -96,6 +96,8 @@ def read_patients(study: Study, site: Site) -> Patients:
     for name, endpoint in study.endpoint.items():
         if isinstance(endpoint, BinaryEndpoint):
             columns[f"endpoint.{name}"] = _binary_outcome(judge, endpoint, local)
+        elif isinstance(endpoint, ContinuousEndpoint):
+            columns[f"endpoint.{name}"] = _number_outcome(judge, endpoint, local, site.data.decimal)
         else:
             stem = f"endpoint.{name}"
             columns[f"{stem}.time"], columns[f"{stem}.event"], competing = _survival_outcome(
@@ -180,11 +182,21 @@ def _variable(judge: _Judge, variable: Variable, texts: Texts, decimal: str) -> 
         values = _looked_up(texts, {level: float(i) for level, i in variable.level_index.items()})
         judge.exclude(np.isnan(values) & (texts != ""), f"unknown level of {name}", texts)
         return values
+    return _measured(judge, name, texts, decimal, variable.range)
+
+
+def _measured(judge: _Judge, name: str, texts: Texts, decimal: str, bounds: tuple[float, float] | None) -> Array:
+    """Numbers within the declared bounds, where there are any."""
     values = _numbers(judge, name, texts, decimal)
-    if variable.range is not None:
-        low, high = variable.range
+    if bounds is not None:
+        low, high = bounds
         judge.exclude((values < low) | (values > high), f"{name} out of range", texts)
     return values
+
+
+def _number_outcome(judge: _Judge, endpoint: ContinuousEndpoint, local: dict[str, Texts], decimal: str) -> Array:
+    judge.exclude(local[endpoint.column] == "", f"{endpoint.column} is missing")
+    return _measured(judge, endpoint.column, local[endpoint.column], decimal, endpoint.range)
 
 
 def _binary_outcome(judge: _Judge, endpoint: BinaryEndpoint, local: dict[str, Texts]) -> Array:
@@ -242,5 +254,7 @@ def _with_folds(frame: pd.DataFrame, study: Study, site: str) -> pd.DataFrame:
     train = np.asarray(frame["part"]) == "train"
     if train.any():
         ids, classes = np.asarray(frame["patient_id"])[train], np.asarray(frame[outcome])[train]
+        if study.outcome_kind == "continuous":  # numbers are no classes: all patients of a site are one
+            classes = np.zeros(len(classes))
         folds[train] = assign_folds(study.study.seed, site, site_offset(study, site), ids, classes, study.split.folds)
     return frame.assign(fold=folds)

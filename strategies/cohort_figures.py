@@ -14,6 +14,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
 from cohortium.strategies import heterogeneity, multiplicity
 from cohortium.strategies.competing_risks import validate_competing
+from cohortium.strategies.continuous_figures import validate_continuous
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
 from cohortium.strategies.validation_survival import validate_survival
@@ -110,13 +111,16 @@ def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]
     """
     binary: dict[str, list[ScoredModel]] = {}
     survival: dict[str, list[ScoredModel]] = {}
+    continuous: dict[str, list[ScoredModel]] = {}
+    kinds = {"binary": binary, "survival": survival, "continuous": continuous}
     for model in spec.models:
-        (binary if model.outcome == "binary" else survival).setdefault(model.endpoint, []).append(model)
+        kinds[model.outcome].setdefault(model.endpoint, []).append(model)
     if spec.survival:
         known = survival.setdefault(spec.survival, [])
         known += [model for model in spec.models if model not in known]
     tasks = [lambda e=e, m=m: _binary(ask, spec, e, m) for e, m in binary.items()]
     tasks += [lambda e=e, m=m: _survival(ask, spec, e, m) for e, m in survival.items()]
+    tasks += [lambda e=e, m=m: _continuous(ask, spec, e, m) for e, m in continuous.items()]
     federation = ask(_view(spec, spec.models[0].endpoint, spec.models, "scored"))
     figures: dict[str, dict[str, Any]] = {model.name: {} for model in spec.models}
     comparisons: list[dict[str, Any]] = []
@@ -184,6 +188,17 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
     except SumRefused as refusal:
         return {name: {"withheld": str(refusal)} for name in names}, []
     return {name: {**found[name], **spread[name]} for name in names}, compared  # type: ignore[return-value,call-overload,dict-item]
+
+
+def _continuous(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:
+    names = [model.name for model in models]
+    pairs = [pair for pair in spec.compare if set(pair) <= set(names)]
+    columns = {"pairs": [[names.index(a), names.index(b)] for a, b in pairs]}
+    rows = ask(_view(spec, endpoint, models, "predicted") | columns)
+    try:
+        return validate_continuous(rows, names, pairs, _settings(spec, endpoint, models))
+    except SumRefused as refusal:
+        return {name: {"withheld": str(refusal)} for name in names}, []
 
 
 def _between_sites(

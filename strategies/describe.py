@@ -46,7 +46,8 @@ def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
                 apart = everyone.together([lambda variable=variable: measured([variable]) for variable in variables])
                 return [entry for entries in apart for entry in entries]
             described = table_one.continuous(rows(*variables), 1, 1)
-            return [table_one.ungrouped_entry(described, minimum_count=least, **named[0])]
+            told = {} if len(groups) > 1 else {"p": table_one.ONE_GROUP}
+            return [table_one.ungrouped_entry(described, minimum_count=least, **named[0]) | told]
         return [table_one.continuous_entry(described, i, groups=groups, **name) for i, name in enumerate(named)]
 
     def counted(variables: Sequence[Variable]) -> list[Entry]:
@@ -80,8 +81,10 @@ def batched(items: Sequence[Variable], size: int) -> Iterator[tuple[Variable, ..
     return (tuple(items[i : i + size]) for i in range(0, len(items), size))
 
 
-def outcome_groups(study: Study) -> tuple[str, str]:
-    """Names of the groups that Table 1 compares: without and with the primary endpoint."""
+def outcome_groups(study: Study) -> tuple[str, ...]:
+    """Names of the groups that Table 1 compares: without and with the primary endpoint; one, if that is a number."""
     primary = study.endpoint[study.study.primary]
+    if primary.kind == "continuous":
+        return (table_one.EVERYONE,)
     name = primary.column if primary.kind == "binary" else primary.event
     return f"no {name}", name

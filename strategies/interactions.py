@@ -89,7 +89,9 @@ def _with_error(figures: Figures, figure: str) -> tuple[float, float] | None:
     else:
         calibration = figures.get("calibration", {})
         limits = calibration.get("slope_ci")
-        error = (limits[1] - limits[0]) / 2 / stats.norm.ppf(0.975) if isinstance(limits, list) else None
+        half = (limits[1] - limits[0]) / 2 if isinstance(limits, list) else None
+        # of a predicted number the interval is Student's, and the error stands beside it
+        error = None if half is None else calibration.get("slope_se", half / stats.norm.ppf(0.975))
         pair = calibration.get("slope"), error
     if not all(isinstance(value, float) for value in pair) or pair[1] <= 1e-9:
         return None

@@ -43,10 +43,22 @@ class Linear:
     residual_variance: float
     r_squared: float
     patients: int
+    gram: Array  # (p + 1, p + 1), cross products of ones and predictors
 
     @property
     def degrees_of_freedom(self) -> int:
         return self.patients - len(self.coefficients)
+
+    @property
+    def adjusted_r_squared(self) -> float:
+        return 1 - (1 - self.r_squared) * (self.patients - 1) / self.degrees_of_freedom
+
+    @property
+    def f_test(self) -> dict[str, float]:
+        """Whether any predictor matters: ``f``, its degrees of freedom ``df`` and ``df_residual``, and ``p``."""
+        predictors, freedom = len(self.coefficients) - 1, self.degrees_of_freedom
+        f = self.r_squared / predictors / max((1 - self.r_squared) / freedom, np.finfo(float).tiny)
+        return {"f": f, "df": predictors, "df_residual": freedom, "p": float(stats.f.sf(f, predictors, freedom))}
 
     @property
     def standard_errors(self) -> Array:
@@ -106,4 +118,5 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
         residual_variance=variance,
         r_squared=1 - left / float(spread),
         patients=patients,
+        gram=design,
     )

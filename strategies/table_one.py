@@ -27,6 +27,7 @@ from cohortium.strategies.rows import Array, Counts
 QUARTILES = (0.25, 0.5, 0.75)
 EVERYONE = "all"
 """Name of the group of all patients."""
+ONE_GROUP = {"undefined": "the primary endpoint is a number: all patients are one group, and nothing is compared"}
 DIGITS = 3
 """Significant digits of figures from whose exact values the number of patients behind them could be worked out."""
 FEW_EXPECTED = 5
@@ -201,9 +202,17 @@ def _entry(
         "unit": unit,
         "cohort": cohort,
         "groups": figures,
-        "p": p if np.isfinite(p) else {"undefined": "the values or the groups do not differ enough for a test"},
+        "p": _tested(p, len(figures)),
         "test": test,
     }
+
+
+def _tested(p: float, groups: int) -> Any:
+    if np.isfinite(p):
+        return p
+    if groups == 1:
+        return ONE_GROUP
+    return {"undefined": "the values or the groups do not differ enough for a test"}
 
 
 def _figure(value: float, exists: np.bool_) -> Any:

@@ -84,8 +84,13 @@ def unseen(context: Context, of: str) -> list[tuple[NDArray[np.bool_], tuple[int
 
 
 def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
-    """0/1 class of each patient: the binary endpoint, or the event indicator of survival; NaN counts as 0."""
+    """0/1 class of each patient: the binary endpoint, or the event indicator of survival; NaN counts as 0.
+
+    Of a continuous endpoint all patients are of class 0.
+    """
     columns = context.table.columns
+    if context.study.endpoint[endpoint].kind == "continuous":
+        return np.zeros(len(context.table), dtype=np.int64)
     name = f"endpoint.{endpoint}"
     values = columns[name] if name in columns else columns[f"{name}.event"]
     return np.nan_to_num(values).astype(np.int64)

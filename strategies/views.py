@@ -161,6 +161,8 @@ def out_of_fold(context: Context, model: str, without: tuple[int, ...] = ()) -> 
 def score(context: Context, model: str, of: str) -> Array:
     """Reported score on its grid: a probability for a binary model, else the linear predictor; (n,).
 
+    That of a continuous endpoint is a number in its unit, not rounded: no grid would fit every unit.
+
     `of`: ``"final"`` (the final model for everybody), ``"out_of_fold"`` (a training patient's from the model that has
     not seen its fold) or ``"left_out_site"`` (from the one that has not seen its site).
     """
@@ -168,6 +170,8 @@ def score(context: Context, model: str, of: str) -> Array:
     for held_out, without in unseen(context, of):
         if held_out.any():
             values[held_out] = linear_predictor(context, model, without)[held_out]
+    if context.objects[model]["outcome"] == "continuous":
+        return values
     if context.objects[model]["outcome"] == "binary":
         # 1 / (1 + exp(-z)) in the form that overflows for no z
         values = np.exp(-np.logaddexp(0.0, -values))
@@ -198,7 +202,12 @@ def _labelled(view: View, context: Context) -> Labelled:
     fold = np.zeros(len(y), dtype=np.int64)
     if view.get("inner_folds"):
         fold = _inner_folds(context, rows, y, view["inner_folds"])
-    return Labelled(x=design(context, view, without, "out_of_fold")[rows], y=y.astype(np.float64), fold=fold)
+    y = y.astype(np.float64)
+    if "outcome" in view:
+        from cohortium.strategies import view_continuous
+
+        y = view_continuous.standardised(context, view)[rows]
+    return Labelled(x=design(context, view, without, "out_of_fold")[rows], y=y, fold=fold)
 
 
 def _inner_folds(
@@ -260,6 +269,18 @@ def _incomplete(view: View, context: Context) -> NamedTuple:
     return gaps.incomplete(view, context)
 
 
+def _outcome(view: View, context: Context) -> Matrix:
+    from cohortium.strategies import view_continuous
+
+    return view_continuous.outcome(view, context)
+
+
+def _predicted(view: View, context: Context) -> Matrix:
+    from cohortium.strategies import view_continuous
+
+    return view_continuous.predicted(view, context)
+
+
 def _scored_competing(view: View, context: Context) -> ScoredCompeting:
     """The same patients as `_scored_survival`, with what else may have come first."""
     rows = selected(context, view["rows"])
@@ -272,6 +293,8 @@ def _scored_competing(view: View, context: Context) -> ScoredCompeting:
 KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "matrix": _matrix,
     "incomplete": _incomplete,
+    "outcome": _outcome,
+    "predicted": _predicted,
     "labelled": _labelled,
     "survival": _survival,
     "scored": _scored,

@@ -142,7 +142,7 @@ def _headline(models: Record) -> Grid | None:
         return None
     grid = Grid(
         "Discrimination of each model: area under the curve for a binary endpoint, C-index for a survival one "
-        "(95% confidence interval).",
+        "(95% confidence interval), explained variance (R²) for a continuous one.",
         ["Model", *map(cohort_label, cohorts)],
     )
     for name, model in models.items():
@@ -153,7 +153,8 @@ def _headline(models: Record) -> Grid | None:
 
 def _discrimination(record: Any) -> Any:
     auc = look_up(record, "auc")
-    return auc if auc is not None else look_up(record, "survival.c_index")
+    figure = auc if auc is not None else look_up(record, "survival.c_index")
+    return figure if figure is not None else look_up(record, "r_squared")
 
 
 def _side_by_side(models: Record) -> dict[str, list[Picture]]:

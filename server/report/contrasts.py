@@ -15,6 +15,11 @@ IMPROVEMENTS = {
     "idi": "Integrated discrimination improvement",
 }
 UPDATES = {"none": "score as it is", "intercept": "new intercept", "intercept_and_slope": "new intercept and slope"}
+TESTS = {
+    "delong": ("AUC", "AUC: DeLong"),
+    "concordance": ("C-index", "C-index: infinitesimal jackknife"),
+    "absolute_error": ("mean absolute error", "mean absolute error: paired differences"),
+}
 FIGURES = {"auc": "AUC", "calibration.slope": "calibration slope"}
 
 
@@ -23,11 +28,13 @@ def comparisons_grid(entries: Sequence[Record]) -> Grid | None:
     if not entries:
         return None
     several = any("p_holm" in entry and entry["p_holm"] != entry["p"] for entry in entries)
-    concordance = any(entry.get("test") == "concordance" for entry in entries)
+    tests = [test for test in TESTS if any(entry.get("test", "delong") == test for entry in entries)]
+    measures, methods = ([TESTS[test][i] for test in tests] for i in (0, 1))
+    if tests == ["delong"]:
+        methods = ["DeLong"]
     grid = Grid(
-        "Paired comparison of models on the same patients "
-        + ("(AUC: DeLong; C-index: infinitesimal jackknife)." if concordance else "(DeLong)."),
-        ["Models", f"Difference of AUC{' or C-index' * concordance} (95% CI)", "z", "p"]
+        f"Paired comparison of models on the same patients ({'; '.join(methods)}).",
+        ["Models", f"Difference of {' or '.join(measures)} (95% CI)", "z", "p"]
         + ["p, Holm", "p, Benjamini–Hochberg"] * several,
     )
     for cohort, group in groupby(entries, key=lambda entry: entry["cohort"]):

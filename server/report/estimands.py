@@ -5,7 +5,7 @@ from typing import Any
 
 from cohortium.server.report.coefficients import term_label
 from cohortium.server.report.inference import fitted_note
-from cohortium.server.report.penalised import penalised_note
+from cohortium.server.report.penalised import NUMBER, penalised_note
 from cohortium.server.report.text import words
 
 Record = Mapping[str, Any]
@@ -55,7 +55,7 @@ def _fit(kind: str, model: Record, study: Record) -> str:
             "Coefficients are the mean of locally fitted ones, weighted by patients: a published baseline, "
             "not equal to the pooled fit."
         )
-    if kind in ("lasso", "lasso_cox"):
+    if kind in ("lasso", "lasso_cox", "lasso_linear"):
         return penalised_note(kind, model)
     if said := fitted_note(kind, model):
         return said
@@ -69,6 +69,8 @@ def _fit(kind: str, model: Record, study: Record) -> str:
         )
         return f"Partial likelihood over all training patients, {ties} ties. {baseline}"
     return {
+        "linear": "Ordinary least squares over all training patients with one intercept for all sites, equal to the "
+        f"pooled fit; intervals and p are Student's. {NUMBER}",
         "logistic": "Maximum likelihood over all training patients with one intercept for all sites, "
         "equal to the pooled fit.",
         "network": "Weights are averaged over the sites' local training; this approaches pooled training "

@@ -46,7 +46,18 @@ def fitted_note(kind: str, model: Record) -> str:
 
 def inference_notes(found: Record) -> list[str]:
     """Sentences of a model's notes in results.json."""
-    return [line for line in (_whole(found), _sites(found), _meta(found)) if line]
+    return [line for line in (_whole(found), _least_squares(found), _sites(found), _meta(found)) if line]
+
+
+def _least_squares(found: Record) -> str:
+    if "r_squared" not in found:
+        return ""
+    said = f"R² {number(found['r_squared'], 3)}, residual standard deviation {number(found['residual_sd'])}"
+    if "adjusted_r_squared" in found:
+        said = f"Adjusted R² {number(found['adjusted_r_squared'], 3)}, {said}"
+    if test := found.get("f_test"):
+        said += f"; F {number(test['f'], 2)} on {test['df']} and {test['df_residual']} df, p {p_value(test['p'])}"
+    return f"{said}."
 
 
 def _whole(found: Record) -> str:

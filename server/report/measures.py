@@ -66,6 +66,11 @@ def _parts_of_brier(parts: Any) -> str:
     return "; ".join(number(parts[name], 3) for name in ("reliability", "resolution", "uncertainty"))
 
 
+def _agreement(limits: Any) -> str:
+    mean, lower, upper = (number(limits[name]) for name in ("mean_difference", "lower", "upper"))
+    return f"{mean} [{lower} to {upper}]"
+
+
 def _log_rank(test: Any) -> str:
     return f"{number(test['chi2'], 2)}, p {p_value(test['p'])}"
 
@@ -123,6 +128,11 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "calibration.ece": ("Expected calibration error", with_interval),
     "calibration.spiegelhalter": ("Spiegelhalter’s z", _spiegelhalter),
     "calibration.hosmer_lemeshow": ("Hosmer–Lemeshow χ²", _chi2),
+    "r_squared": ("R²", with_interval),
+    "rmse": ("Root mean squared error", with_interval),
+    "mae": ("Mean absolute error (95% CI)", with_interval),
+    "correlation": ("Correlation of prediction and outcome (95% CI)", with_interval),
+    "bland_altman": ("Mean difference, prediction less outcome [95% limits of agreement]", _agreement),
     "survival.c_index": ("C-index (95% CI)", with_interval),
     "survival.c_index.bound": ("C-index, largest error by binned scores", partial(with_interval, digits=4)),
     "survival.median.low": ("Median survival, low risk", _median),
@@ -147,7 +157,7 @@ AT_TIMES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=0)),
 }
 SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
-SHOWN_ELSEWHERE |= {"average_precision_ci", "updating", "heterogeneity"}
+SHOWN_ELSEWHERE |= {"average_precision_ci", "updating", "heterogeneity", "mae_ci", "correlation_ci"}
 COUNTS = ("tp", "fp", "tn", "fn")
 AT_CUTOFF = {
     "sensitivity": "Sensitivity",
@@ -267,6 +277,7 @@ def parts_grid(cohorts: Record, caption: str) -> tuple[Grid, dict[str, list[Line
     if not names:
         return None
     titles = {"n": "Patients", "events": "Events", "auc": "AUC (95% CI)", "survival.c_index": "C-index (95% CI)"}
+    titles |= {"r_squared": "R²", "rmse": "RMSE", "mae": "MAE (95% CI)"}
     figures = {name: {path: look_up(cohorts[name], path) for path in titles} for name in names}
     present = [path for path in titles if any(of[path] and not absent(of[path]) for of in figures.values())] or ["n"]
     grid = Grid(caption, ["", *(titles[path] for path in present)])

@@ -6,10 +6,13 @@ from typing import Any
 from cohortium.server.report.text import number
 
 Record = Mapping[str, Any]
+NUMBER = "A number is predicted, not a class: there is no cut-off, no ROC and no decision curve."
 
 
 def reported_kind(kind: str, outcome: str) -> str:
-    """Kind of a model as the page names it: a LASSO of a survival endpoint is a Cox model."""
+    """Kind of a model as the page names it: a LASSO of a survival endpoint is a Cox model, of a number a linear one."""
+    if kind == "lasso" and outcome == "continuous":
+        return "lasso_linear"
     return "lasso_cox" if kind == "lasso" and outcome == "survival" else kind
 
 
@@ -21,6 +24,12 @@ def penalised_note(kind: str, model: Record) -> str:
         if mixing < 1
         else ""
     )
+    if kind == "lasso_linear":
+        return (
+            "Penalised least squares over all training patients, equal to the pooled fit; columns and outcome are "
+            "divided by their standard deviations, and lambda is on that scale. Coefficients are shrunk towards zero "
+            f"on purpose and have no standard errors.{net} {NUMBER}"
+        )
     likelihood = (
         "Penalised partial likelihood over all training patients, Breslow ties, stratified by site: every site has a "
         "baseline hazard of its own. Lambda is chosen by the cross-validated partial likelihood."

@@ -126,7 +126,8 @@ def _with_cutoffs(
     groups: dict[tuple[str, str], list[ScoredModel]] = {}
     tests: dict[str, dict[str, Any]] = {}
     for model in models:
-        groups.setdefault((model.outcome, model.endpoint), []).append(model)
+        if model.outcome != "continuous":  # a predicted number calls nobody positive
+            groups.setdefault((model.outcome, model.endpoint), []).append(model)
 
     def choose(outcome: str, endpoint: str, group: list[ScoredModel]) -> dict[str, float]:
         rule: Any = study.validation.cutoff

@@ -1,0 +1,210 @@
+"""A study of a number, from study.toml to the report, held against statsmodels, scikit-learn and the pooled rows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from sklearn import metrics
+from sklearn.linear_model import ElasticNet
+
+from cohortium.common.ledger import Ledger
+from cohortium.common.study import load_study
+from cohortium.server.releases import releases
+from cohortium.simulation.simulate import simulate
+
+NOISE = [f"noise{k}" for k in range(6)]
+NAMES = ["age", *NOISE]
+STUDY = f"""
+internal_fraction = 0.25
+folds = 3
+
+{"".join(f'[[variable]]{chr(10)}name = "{name}"{chr(10)}kind = "continuous"{chr(10)}' for name in NOISE)}
+[endpoint.volume]
+kind = "continuous"
+column = "volume"
+unit = "mm3"
+range = [0, 1e9]
+
+[model.plain]
+kind = "linear"
+predictors = ["age", "stage", "noise0"]
+
+[model.net]
+kind = "lasso"
+predictors = {json.dumps(NAMES)}
+mixing = 0.5
+folds = 3
+n_lambda = 10
+
+[model.refitted]
+kind = "linear"
+predictors = {json.dumps(NAMES)}
+selection = [{{ method = "lasso", folds = 3, n_lambda = 10 }}]
+
+[model.rule]
+kind = "staging"
+predictors = ["age"]
+points = {{ age = 1000 }}
+
+[model.stacked]
+kind = "linear"
+predictors = ["model.net", "stage"]
+
+[model.other]
+kind = "logistic"
+endpoint = "outcome"
+predictors = ["age"]
+
+[validation]
+compare = [["plain", "net"]]
+subgroups = ["stage"]
+explain = ["shap", "permutation", "nomogram"]
+by_site = true
+leave_one_site_out = true
+"""
+LINEAR = ("plain", "net", "refitted", "rule", "stacked")
+SIZES = {"north": 160, "east": 120, "south": 110, "central": 100, "west": 70}
+
+
+@pytest.fixture(scope="module")
+def run(write_study, pooled, tmp_path_factory):
+    place = tmp_path_factory.mktemp("continuous")
+    folder = write_study(place / "study", STUDY, primary="volume", sizes=SIZES)
+    text = (folder / "study.toml").read_text()
+    (folder / "study.toml").write_text(text.replace('"south"]', '"south", "central"]'))
+    for k, path in enumerate(sorted(folder.glob("sites/*/patients.csv"))):
+        rows = pd.read_csv(path)
+        rng = np.random.default_rng(k)
+        volume = 3e4 + 900 * rows.age + 4e3 * rows.stage - 2e3 * rows.noise1 + rng.normal(0, 9e3, len(rows))
+        rows.assign(volume=volume.round(1)).to_csv(path, index=False)
+    simulate(folder, place / "out")
+    rows = pooled(place / "out", folder)
+    results = json.loads((place / "out" / "results.json").read_text())
+    return place / "out", results, rows
+
+
+def design(rows, names=("age", "noise0")):
+    stage = pd.get_dummies(rows.stage, dtype=float)[[2, 3]]
+    return sm.add_constant(np.column_stack([rows["age"], stage, rows["noise0"]]) if names else stage)
+
+
+def test_least_squares_is_statsmodels(run):
+    _, results, rows = run
+    train = rows[rows.part == "train"]
+    theirs = sm.OLS(train.volume.to_numpy(), design(train)).fit()
+    ours = results["models"]["plain"]
+    assert [row["term"] for row in ours["coefficients"]] == ["(Intercept)", "age", "stage=2", "stage=3", "noise0"]
+    for key, values in (("estimate", theirs.params), ("se", theirs.bse), ("ci", theirs.conf_int())):
+        np.testing.assert_allclose([row[key] for row in ours["coefficients"]], values, rtol=1e-8)
+    np.testing.assert_allclose([row["p"] for row in ours["coefficients"]], theirs.pvalues, rtol=1e-6, atol=1e-300)
+    notes = ours["notes"]
+    assert notes["r_squared"] == pytest.approx(theirs.rsquared, rel=1e-9)
+    assert notes["adjusted_r_squared"] == pytest.approx(theirs.rsquared_adj, rel=1e-9)
+    assert notes["residual_sd"] == pytest.approx(np.sqrt(theirs.scale), rel=1e-9)
+    assert notes["f_test"]["f"] == pytest.approx(theirs.fvalue, rel=1e-8)
+    assert notes["f_test"]["p"] == pytest.approx(theirs.f_pvalue, rel=1e-6)
+    assert "ratio" not in ours["coefficients"][1]
+
+
+def test_elastic_net_is_scikit_learns(run):
+    _, results, rows = run
+    train = rows[rows.part == "train"]
+    x, y = train[NAMES].to_numpy(float), train.volume.to_numpy()
+    scale, spread = x.std(0, ddof=1), y.std(ddof=1)
+    penalty = results["models"]["net"]["notes"]["lambda"]
+    theirs = ElasticNet(alpha=penalty, l1_ratio=0.5, tol=1e-14, max_iter=100_000).fit(
+        (x - x.mean(0)) / scale, (y - y.mean()) / spread
+    )
+    ours = {row["term"]: row["estimate"] for row in results["models"]["net"]["coefficients"]}
+    np.testing.assert_allclose([ours.get(n, 0) for n in NAMES], theirs.coef_ * spread / scale, rtol=1e-8, atol=1e-6)
+    raw = train[[*ours][1:]].to_numpy() @ np.array([*ours.values()])[1:] + ours["(Intercept)"]
+    np.testing.assert_allclose(train["fit.net"], raw, rtol=1e-10)
+
+
+def cohort_rows(rows, cohort):
+    part = {"cross_validated": "train", "leave_one_site_out": "train"}.get(cohort, cohort)
+    return rows[rows.part == part]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("cohort", ["train", "cross_validated", "leave_one_site_out", "internal", "external"])
+def test_figures_are_those_of_the_pooled_predictions(run, cohort, name):
+    _, results, rows = run
+    found = results["models"][name]["cohorts"]
+    figures = found[f"{cohort}/site:west"] if cohort == "external" and cohort not in found else found[cohort]
+    mine = cohort_rows(rows, cohort)
+    column = {"train": "fit", "leave_one_site_out": "loso"}.get(cohort, "score")
+    y, s = mine.volume.to_numpy(), mine[f"{column}.{name}"].to_numpy()
+    assert figures["n"] == len(mine)
+    assert figures["r_squared"] == pytest.approx(metrics.r2_score(y, s), rel=1e-9)
+    assert figures["rmse"] == pytest.approx(metrics.root_mean_squared_error(y, s), rel=1e-12)
+    assert figures["mae"] == pytest.approx(metrics.mean_absolute_error(y, s), rel=1e-12)
+    r = stats.pearsonr(y, s)
+    assert figures["correlation"] == pytest.approx(r.statistic, rel=1e-9)
+    assert figures["correlation_ci"] == pytest.approx(list(r.confidence_interval()), rel=1e-8)
+    line = sm.OLS(y, sm.add_constant(s)).fit()
+    for at, key in enumerate(("intercept", "slope")):
+        assert figures["calibration"][key] == pytest.approx(line.params[at], rel=1e-8, abs=1e-6)
+        assert figures["calibration"][f"{key}_se"] == pytest.approx(line.bse[at], rel=1e-8)
+        assert figures["calibration"][f"{key}_ci"] == pytest.approx(list(line.conf_int()[at]), rel=1e-7)
+    agreement, error = figures["bland_altman"], s - y
+    assert agreement["sd"] == pytest.approx(error.std(ddof=1), rel=1e-12)
+    assert agreement["mean_difference"] == pytest.approx(error.mean(), rel=1e-9, abs=1e-6)
+    assert agreement["upper"] == pytest.approx(error.mean() + 1.959964 * error.std(ddof=1), rel=1e-6)
+
+
+def test_the_pair_is_compared_by_its_absolute_errors(run):
+    _, results, rows = run
+    (entry,) = [e for e in results["comparisons"] if e["cohort"] == "internal"]
+    mine = rows[rows.part == "internal"]
+    a, b = (np.abs(mine[f"score.{name}"] - mine.volume) for name in ("plain", "net"))
+    t = stats.ttest_rel(a, b)
+    assert entry["test"] == "absolute_error"
+    assert entry["difference"] == pytest.approx((a - b).mean(), rel=1e-9)
+    assert entry["z"] == pytest.approx(t.statistic, rel=1e-9)
+
+
+def test_subgroups_differ_in_slope_by_the_wald_test(run):
+    _, results, rows = run
+    (entry,) = [e for e in results["interactions"] if e["cohort"] == "train" and e["model"] == "plain"]
+    mine = rows[rows.part == "train"]
+    fits = [sm.OLS(g.volume, sm.add_constant(g["fit.plain"])).fit() for _, g in mine.groupby("stage")]
+    slopes, weights = np.array([f.params.iloc[1] for f in fits]), np.array([f.bse.iloc[1] ** -2 for f in fits])
+    expected = weights @ (slopes - np.average(slopes, weights=weights)) ** 2
+    assert entry["chi2"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_table_one_has_one_group(run):
+    _, results, rows = run
+    train = rows[rows.part == "train"]
+    age = next(e for e in results["table_one"] if e["variable"] == "age" and e["cohort"] == "train")
+    assert list(age["groups"]) == ["all"]
+    assert age["groups"]["all"]["mean"] == pytest.approx(train.age.mean())
+    assert "nothing is compared" in age["p"]["undefined"]
+    stage = next(e for e in results["table_one"] if e["variable"] == "stage" and e["cohort"] == "train")
+    assert stage["groups"]["all"]["levels"]["2"] == (train.stage == 2).sum()
+
+
+def test_nothing_is_said_of_classes(run):
+    out, results, _ = run
+    assert not {"auc", "at_cutoff", "decision_curve", "survival"} & set(results["models"]["plain"]["cohorts"]["train"])
+    assert "auc" in results["models"]["other"]["cohorts"]["train"]
+    permuted = results["models"]["plain"]["explanation"]["permutation"]
+    assert "undefined" in permuted
+    page = " ".join((out / "report.html").read_text().split())
+    assert "A number is predicted, not a class" in page
+    assert "Root mean squared error" in page
+    assert "Odds ratio" not in page.partition("Model plain")[2].partition("Model net")[0]
+
+
+def test_every_sum_was_listed(run):
+    out, _, _ = run
+    study = load_study(out)
+    listed = {one.statistic for one in releases(study)}
+    for site in study.sites:
+        for line in Ledger(out / "sites" / site).entries():
+            if line["kind"] == "sum":
+                assert set(line["statistics"]) <= listed
