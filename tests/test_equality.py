@@ -97,9 +97,15 @@ def test_published_rows_are_whole():
 
 
 def test_published_rows_are_those_of_the_items(table):
+    """What could not run where the table was made is named on the page."""
     run, _ = table
     rows = json.loads((ROOT / "docs" / "equality.json").read_text(encoding="utf-8"))["rows"]
-    assert {(row["item"], row["data"]) for row in rows} == {(item.name, item.data) for item in run.items()}
+    page = (ROOT / "docs" / "equality.md").read_text(encoding="utf-8")
+    published = {(row["item"], row["data"]) for row in rows}
+    items = {(item.name, item.data) for item in run.items()}
+    assert published <= items
+    for name, data in items - published:
+        assert f"- {name} ({data}): " in page
 
 
 @pytest.mark.parametrize("name", QUICK)

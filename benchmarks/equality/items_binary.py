@@ -9,7 +9,15 @@ from federations import at_sites
 from item import Federate, Item
 from references_validation import scores
 
-from cohortium.strategies import bootstrap, discrimination, explanation, interactions, quantiles, validation
+from cohortium.strategies import (
+    bootstrap,
+    discrimination,
+    explanation,
+    heterogeneity,
+    interactions,
+    quantiles,
+    validation,
+)
 from cohortium.strategies.rows import Matrix, Scored
 from cohortium.strategies.validation_settings import Settings
 
@@ -83,6 +91,19 @@ def _interactions(federate: Federate) -> dict[str, Any]:
     return {key: [slopes[name][key] for name in MODELS] for key in ("chi2", "difference")}
 
 
+def _heterogeneity(federate: Federate) -> dict[str, Any]:
+    found = heterogeneity.summarise(
+        federate(_sites()), MODELS, heterogeneity.BINARY, minimum_count=5, minimum_sites=3
+    )  # fmt: skip
+    names = {"auc": "auc", "slope": "calibration.slope"}
+    keys = {"": "estimate", "_tau2": "tau2", "_q": "q"}
+    return {
+        f"{short}{end}": [found[m][figure][key] for m in MODELS]
+        for short, figure in names.items()
+        for end, key in keys.items()
+    }
+
+
 def _replicates(federate: Federate) -> dict[str, Any]:
     sums = federate(_sites()).sum(discrimination.histogram, edges=[CELLS, CELLS], folds=1)
     counts = sums.patients.sum(0)[0]
@@ -124,6 +145,9 @@ ITEMS = (
          reference="statsmodels GLM, Logit"),
     Item(name="interaction of calibration slope and subgroup", data=BREAST, ours=_interactions,
          theirs=references.interactions, reference="statsmodels Logit with products"),
+    Item(name="heterogeneity of AUC and calibration slope between sites: mean, tau2, Q",
+         data="breast_cancer, 4 sites of which 3 have five of each class", ours=_heterogeneity,
+         theirs=references.heterogeneity, reference="statsmodels Logit, combine_effects; DeLong pair by pair"),
     Item(name="bootstrap replicates of AUC and average precision", data=BREAST, ours=_replicates,
          theirs=references.replicates, reference="scikit-learn with weights"),
     Item(name="linear SHAP: mean absolute values", data=BREAST, ours=_shap, theirs=references.shap,

@@ -68,6 +68,9 @@ ITEMS = (
     *(_cox_item(*case, strata) for strata in ("site", "none") for case in (
         ("rossi", references.ROSSI, "4 sites"), ("gbsg2", references.GBSG2, "4 sites"),
         ("lung", references.LUNG, "9 institutions"))),
+    Item(name="Cox, Efron's ties, one baseline, times cut to 30 days: coefficients, SE", data="gbsg2, 4 sites",
+         ours=_cox("gbsg2", references.GBSG2, time_step=30.0), theirs=references.cox("gbsg2", references.GBSG2, 30.0),
+         reference="lifelines CoxPHFitter"),
     Item(name="Cox, Breslow's ties, one baseline: coefficients, SE", data="gbsg2, 4 sites",
          ours=_cox("gbsg2", references.GBSG2, ties="breslow"), theirs=references.cox_breslow,
          reference="statsmodels PHReg"),

@@ -1,4 +1,4 @@
-"""Items of penalised models and of the published baseline that averages local fits."""
+"""Items of linear and penalised models and of the published baseline that averages local fits."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import references_penalised as references
 from federations import at_sites
 from item import Federate, Item
 
-from cohortium.strategies import lasso, lasso_cox, local_fits
+from cohortium.strategies import lasso, lasso_cox, linear, local_fits
 from cohortium.strategies.rows import FoldedSurvival, Labelled
 
 PATH = {"n_lambda": 12, "folds": references.FOLDS}
@@ -34,6 +34,14 @@ def _linear(federate: Federate) -> dict[str, Any]:
     path = lasso.fit(sites, 8, family="linear", mixing=references.MIXING, **PATH)
     plain = lasso.fit(sites, 8, family="linear", penalty_weights=np.zeros(8), **PATH)
     return {"lambdas": path.lambdas, "coefficients": path.coefficients, "least_squares": plain.chosen}
+
+
+def _least_squares(federate: Federate) -> dict[str, Any]:
+    fit = linear.fit(federate(_labelled(references.EIGHT, "x20")), 8)
+    return {
+        "coefficients": fit.coefficients, "se": fit.standard_errors, "p": fit.p_values, "r_squared": fit.r_squared,
+        "adjusted": fit.adjusted_r_squared, "f": fit.f_test["f"],
+    }  # fmt: skip
 
 
 def _cox(federate: Federate) -> dict[str, Any]:
@@ -68,6 +76,8 @@ ITEMS = (
     Item(name="logistic elastic net, 5-fold cross-validation: path, deviance, chosen penalties", data=BREAST,
          ours=_cross_validated(references.MIXING), theirs=references.cross_validated(references.MIXING),
          reference=DESCENT, target=1e-7),
+    Item(name="linear regression: coefficients, SE, p, R squared, F", data=BREAST, ours=_least_squares,
+         theirs=references.least_squares, reference="statsmodels OLS"),
     Item(name="linear elastic net path, and least squares", data=BREAST, ours=_linear, theirs=references.linear_net,
          reference="scikit-learn ElasticNet, KKT <= 1e-11; statsmodels OLS", target=1e-7),
     Item(name="Cox LASSO path, stratified by site", data="gbsg2, 4 sites", ours=_cox, theirs=references.cox,

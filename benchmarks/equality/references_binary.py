@@ -9,6 +9,7 @@ import statsmodels.api as sm
 from references_validation import scores
 from scipy import special, stats
 from sklearn import metrics
+from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.proportion import proportion_confint
 
 GIVEN = (0.4, 0.35)
@@ -118,6 +119,39 @@ def interactions(ours):
         chi2.append(fit.tvalues[3] ** 2)
         difference.append(fit.params[3])
     return {"chi2": chi2, "difference": difference}
+
+
+def heterogeneity(ours):
+    """DerSimonian and Laird over the sites' own AUC (logit, DeLong's error) and slopes; five of each class a site."""
+    del ours
+    score, y = scores()
+    site = data.breast_cancer()["site"].to_numpy()
+    able = [site == s for s in np.unique(site) if min(np.bincount(y[site == s], minlength=2)) >= 5]
+    found = {name: [] for name in ("auc", "auc_tau2", "auc_q", "slope", "slope_tau2", "slope_q")}
+    for s in score.T:
+        figures = {"auc": [_logit_auc(s[i], y[i]) for i in able], "slope": [_slope(s[i], y[i]) for i in able]}
+        for name, pairs in figures.items():
+            effects, variances = np.array(pairs).T
+            with np.errstate(invalid="ignore"):
+                pooled = combine_effects(effects, variances, method_re="dl")
+            mean = pooled.mean_effect_re if pooled.tau2 > 0 else pooled.mean_effect_fe
+            found[name].append(special.expit(mean) if name == "auc" else mean)
+            found[f"{name}_tau2"].append(max(pooled.tau2, 0.0))
+            found[f"{name}_q"].append(pooled.q)
+    return found
+
+
+def _logit_auc(score, y):
+    cases, controls = score[y == 1], score[y == 0]
+    above = (cases[:, None] > controls) + 0.5 * (cases[:, None] == controls)
+    area = above.mean()
+    variance = above.mean(1).var(ddof=1) / len(cases) + above.mean(0).var(ddof=1) / len(controls)
+    return special.logit(area), variance / (area * (1 - area)) ** 2
+
+
+def _slope(score, y):
+    fit = sm.Logit(y, sm.add_constant(special.logit(score))).fit(disp=False, method="newton", tol=1e-14)
+    return fit.params[1], fit.bse[1] ** 2
 
 
 def replicates(ours):

@@ -93,6 +93,18 @@ def linear_net(ours):
     return {"coefficients": np.array(path), "least_squares": sm.OLS(y, sm.add_constant(x)).fit().params}
 
 
+def least_squares(ours):
+    """Linear regression of a standardised number (x20): coefficients, SE, p by Student's t, R squared, F."""
+    del ours
+    frame = data.breast_cancer()
+    x, y = data.standardised(frame, EIGHT), data.standardised(frame, ["x20"])[:, 0]
+    fit = sm.OLS(y, sm.add_constant(x)).fit()
+    return {
+        "coefficients": fit.params, "se": fit.bse, "p": fit.pvalues, "r_squared": fit.rsquared,
+        "adjusted": fit.rsquared_adj, "f": fit.fvalue,
+    }  # fmt: skip
+
+
 def cox(ours):
     """Cox LASSO stratified by site, Breslow's ties: Newton steps on statsmodels' score and curvature."""
     frame = data.gbsg2()
