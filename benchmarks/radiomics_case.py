@@ -63,12 +63,12 @@ def write_case(folder: Path, seed: int) -> CaseFiles:
 
 
 def ours(files: CaseFiles) -> tuple[float, dict[str, float]]:
-    """Seconds and features of one case, put into a store."""
+    """Processor seconds and features of one case, put into a store."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    start = time.perf_counter()
+    start = time.process_time()
     measured = measure(files, RECIPE)
     store_of(files).put(case_key(files, RECIPE), {"values": measured.values})
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return seconds, dict(zip(RECIPE.radiomics_columns(), measured.values.tolist(), strict=True))
 
 
@@ -81,7 +81,7 @@ def again(files: CaseFiles) -> float:
 
 
 def plain(files: CaseFiles) -> tuple[float, dict[str, float]]:
-    """Seconds and features of pyradiomics' own extractor."""
+    """Processor seconds and features of pyradiomics' own extractor."""
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
     warnings.simplefilter("ignore")
@@ -90,13 +90,13 @@ def plain(files: CaseFiles) -> tuple[float, dict[str, float]]:
     extractor = RadiomicsFeatureExtractor(additionalInfo=False, binWidth=25.0, label=1)
     extractor.enableImageTypeByName("Wavelet")
     extractor.enableImageTypeByName("LoG", customArgs={"sigma": list(SIGMAS)})
-    start = time.perf_counter()
+    start = time.process_time()
     image = sitk.ReadImage(files.images["ct"], sitk.sitkFloat64)
     found = {}
     for (_, region), path in files.masks.items():
         values = extractor.execute(image, sitk.ReadImage(path))
         found |= {f"features.radiomics/ct/{region}/{name}": float(value) for name, value in values.items()}
-    return time.perf_counter() - start, found
+    return time.process_time() - start, found
 
 
 def store_of(files: CaseFiles) -> Store:
@@ -128,8 +128,12 @@ def main() -> None:
             found[name] = pool.map(run, cases, chunksize=1)
             walls[name] = time.perf_counter() - start
             result[f"{name}_seconds"] = walls[name]
+            result[f"{name}_processor_seconds"] = sum(seconds for seconds, _ in found[name]) / options.cores
         repeat = pool.map(again, cases, chunksize=1)
-        result |= {"speed_up": walls["plain"] / walls["ours"], "repeat_seconds": max(repeat)}
+        # On a machine that others use too, the ratio of processor seconds is the fairer one
+        result["speed_up"] = walls["plain"] / walls["ours"]
+        result["speed_up_processor"] = result["plain_processor_seconds"] / result["ours_processor_seconds"]
+        result["repeat_seconds"] = max(repeat)
         result["repeat_speed_up"] = walls["ours"] / max(repeat)
         assert found["ours"][0][1].keys() == found["plain"][0][1].keys()
         for kind, difference in apart(found["ours"][0][1], found["plain"][0][1]).items():
