@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 FLOATS = {16: "f4", 64: "f8"}  # codes of the header's datatype
+FURTHEST = 2**24  # bytes of header and extensions: a damaged offset must not ask for memory
 CHUNK = 2**22  # bytes, a multiple of every voxel's size
 
 
@@ -65,6 +66,8 @@ def _header(stream: io.BufferedIOBase) -> tuple[np.dtype | None, int]:
             (offset,) = struct.unpack(f"{order}q", head[168:176])
         else:
             continue
+        if offset > FURTHEST:
+            raise ValueError("voxels begin beyond any extension")
         stream.read(max(offset - size, 0))
         voxels = int(np.prod([max(n, 1) for n in dimensions[1 : 1 + dimensions[0]]], dtype=object))
         kind = np.dtype(order + FLOATS[datatype]) if datatype in FLOATS else None
