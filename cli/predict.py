@@ -104,7 +104,7 @@ def _score_name(model: "Model") -> str:
     return {"binary": "risk", "continuous": "prediction"}.get(model.saved.description.outcome, "linear_predictor")
 
 
-def _number(model: "Model", value: float) -> str:
+def _number(model: "Model", value: Any) -> str:
     """A score as written: risks and linear predictors on their grid; a number in its own unit with seven digits."""
     return f"{value:.7g}" if model.saved.description.outcome == "continuous" else f"{value:.4f}"
 
@@ -130,6 +130,7 @@ def _table(model: "Model", found: "list[Prediction]") -> str:
 
 def _page(model: "Model", p: "Prediction") -> str:
     """One patient, for reading."""
+    assert p.score is not None  # a lone patient who is refused is an error
     description = model.saved.description
     unit = getattr(model.saved.study.endpoint[description.endpoint], "unit", "")
     lines = [
