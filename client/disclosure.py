@@ -25,7 +25,7 @@ from cohortium.strategies.local_fits import asked_of
 TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
 OWN_TIMES = (
     *("firth_cox.stratum", "proportional_hazards.stratum"),
-    *("cox.stratum", "lasso_cox.start", "lasso_cox.terms"),
+    *("cox.stratum", "cox_screen.score", "lasso_cox.start", "lasso_cox.terms"),
     *("local_fits.able", "local_fits.shares", "concordance.pairs_within_site"),
 )
 """Statistics that compare a site's patients among themselves: no time of one leaves, so no common grid is needed."""
@@ -165,7 +165,7 @@ def _ranks(
 ) -> None:
     """Ranks only where the study asks for them; bins by outcome of five patients; few features cut finer at a time."""
     steps = [step for model in study.model.values() for step in model.selection]
-    tests = any(isinstance(step, Screen) and step.test != "t" for step in steps)
+    tests = any(isinstance(step, Screen) and step.test in ("mann_whitney", "auc") for step in steps)
     spearman = any(isinstance(step, Correlation) and step.coefficient == "spearman" for step in steps)
     if not tests and not (spearman and statistic == "rank_tests.occupancy"):
         raise SumRefused(statistic, "the study names no selection by ranks; ask for what the sites approved")

@@ -20,7 +20,7 @@ class Screen(Keys):
     """Keep features by a univariate test: p below the bound, at most floor(N/4) of them, the strongest."""
 
     method: Literal["screen"]
-    test: Literal["t", "mann_whitney", "auc"] = "t"
+    test: Literal["t", "mann_whitney", "auc", "cox"] = "t"
     p: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cohortium.common.declared_files import Mistake, nearest, shown
 from cohortium.common.model_checks import BINARY_KINDS, continuous_mistakes, model_mistakes
 from cohortium.common.privacy_checks import noised_mistakes
+from cohortium.common.study_analysis import Screen
 from cohortium.common.study_data import level_text
 from cohortium.common.study_images import RingRegion
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", "linear": "continuous", **BINARY_KINDS}
 """Kinds of model that need one kind of endpoint; a lasso and a staging system take any."""
-SURVIVAL_SELECTION = ("lasso", "stepwise_aic", "stepwise_p")
+SURVIVAL_SELECTION = ("screen", "lasso", "stepwise_aic", "stepwise_p")
 LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
 
@@ -134,8 +135,19 @@ def _models(study: "Study") -> Iterator[Mistake]:
                 yield Mistake(table, f"predictors = {shown(predictor)}", problem)
         for i, step in enumerate(model.selection):
             if endpoint is not None and endpoint.kind == "survival" and step.method not in SURVIVAL_SELECTION:
-                problem = "works on binary endpoints; of a survival endpoint lasso or stepwise select"
+                problem = (
+                    'works on binary endpoints; of a survival endpoint screen (test = "cox"), lasso or stepwise select'
+                )
                 yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
+            elif (
+                endpoint is not None
+                and isinstance(step, Screen)
+                and (step.test == "cox") != (endpoint.kind == "survival")
+            ):
+                problem = (
+                    f'{"needs" if step.test == "cox" else "does not work on"} a survival endpoint; its test is "cox"'
+                )
+                yield Mistake(table, f"selection[{i + 1}].test = {shown(step.test)}", problem)
     yield from _circles(study)
 
 

@@ -9,14 +9,16 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, Screen
 from cohortium.common.study_data import Imputation
 from cohortium.server.release_sizes import NOBODY, Release, release
-from cohortium.strategies import rank_correlation, rank_tests
+from cohortium.strategies import cox_screen, rank_correlation, rank_tests
 from cohortium.strategies.chained import Chain, Incomplete, products
-from cohortium.strategies.rows import Matrix
+from cohortium.strategies.rows import Matrix, Survival
 
 
 def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Release]:
-    """Sums of a screen by ranks or of Spearman's correlation; ``asks(purpose, statistic, share of p columns)``."""
-    by_ranks = isinstance(step, Screen) and step.test != "t"
+    """Sums of a screen by ranks or Cox models, or of Spearman's correlation; ``asks(purpose, statistic, share)``."""
+    if isinstance(step, Screen) and step.test == "cox":
+        yield asks(purpose, cox_screen.score, lambda p: (_survival(p), {"time_step": None}))
+    by_ranks = isinstance(step, Screen) and step.test in ("mann_whitney", "auc")
     spearman = isinstance(step, Correlation) and step.coefficient == "spearman"
     if not by_ranks and not spearman:
         return
@@ -59,3 +61,7 @@ def _edges(columns: int) -> np.ndarray:
 
 def _matrix(columns: int) -> Matrix:
     return Matrix(np.empty((0, columns)), NOBODY.astype(np.int64))
+
+
+def _survival(columns: int) -> Survival:
+    return Survival(np.empty((0, columns)), NOBODY, NOBODY)

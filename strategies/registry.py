@@ -10,7 +10,7 @@ from cohortium.common.federation import Statistic
 
 MODULES = (
     "calibration", "chained", "class_histogram", "combat", "competing_risks",
-    "concordance", "concordance_pairs", "correlation", "cox", "cutoff",
+    "concordance", "concordance_pairs", "correlation", "cox", "cox_screen", "cutoff",
     "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox",
     "gradient_boosting", "linear", "linear_svm", "mlp",
     "heterogeneity", "icc", "lasso", "lasso_cox", "levels", "local_fits",

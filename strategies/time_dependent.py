@@ -131,7 +131,7 @@ def _error(patients: Counts, residual: Array, excess: Array, points: Counts, tot
     leaving = np.divide(ahead, left, out=np.zeros(len(left)), where=left > 0)
     lost = np.cumsum(leaving * np.divide(censored, staying, out=np.zeros(len(left)), where=staying > 0))
     of_censored = leaving - lost
-    of_events = np.concatenate([[0.0], lost])[:-1]  # events leave before the censorings of their time
+    of_events = -np.concatenate([[0.0], lost])[:-1]  # events leave before the censorings of their time
     interval = np.searchsorted(points, np.arange(len(staying)), side="right")
     held = np.bincount(interval, censored, len(points) + 1)
     mean = np.bincount(interval, censored * of_censored, len(points) + 1) / np.maximum(held, 1)

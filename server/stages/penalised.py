@@ -31,16 +31,19 @@ def penalised_path(
 
 
 def path_view(
-    federation: StudyFederation, rows: dict[str, Any], columns: Columns, settings: LassoModel | LassoSelection
+    federation: StudyFederation,
+    rows: dict[str, Any],
+    columns: Columns,
+    settings: LassoModel | LassoSelection | None = None,
 ) -> dict[str, Any]:
-    """View of the columns with the outcome and the inner folds."""
+    """View of the columns with the outcome, and the inner folds of what is cross-validated."""
     kind = federation.study.endpoint[rows["endpoint"]].kind
     view = {"kind": "survival" if kind == "survival" else "labelled", "rows": rows, "endpoint": rows["endpoint"]}
     if kind == "continuous":
         view |= standardise(federation, rows).recipe
     if kind == "survival":  # a site's patients are compared among themselves: their times are taken as they are
         view["time_step"] = None
-    return view | columns.recipe | {"inner_folds": settings.folds}
+    return view | columns.recipe | ({} if settings is None else {"inner_folds": settings.folds})
 
 
 def path_notes(path: LassoPath | None) -> dict[str, Any]:

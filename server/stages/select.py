@@ -9,8 +9,8 @@ from cohortium.common.study_models import Model
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages import stepwise
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.penalised import penalised_path
-from cohortium.strategies import correlation, mrmr, rank_correlation, rank_tests, screening
+from cohortium.server.stages.penalised import path_view, penalised_path
+from cohortium.strategies import correlation, cox_screen, mrmr, rank_correlation, rank_tests, screening
 from cohortium.strategies.rows import Array
 
 
@@ -43,6 +43,10 @@ def select(
             test = _t_test(federation, rows, columns)
             kept = screening.screen(test, step.p, keep_at_most=patients // 4)
             strength = np.abs(test.t)
+            told["test"] = step.test
+        elif isinstance(step, Screen) and step.test == "cox":
+            view = path_view(federation, rows, columns)
+            kept = cox_screen.screen(cox_screen.score_tests(federation.rows(view)), step.p, keep_at_most=patients // 4)
             told["test"] = step.test
         elif isinstance(step, Screen):
             found = _rank_test(federation, step, rows, columns, patients // 4)

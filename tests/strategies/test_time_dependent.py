@@ -74,6 +74,45 @@ def test_errors_agree_with_the_jackknife(rows):
     assert area.standard_error == pytest.approx(jackknife[1], rel=0.03)
 
 
+def reweighted(rows, weight, power, before):
+    """Uno's C (power 2) or the AUC at `before` (power 1) where each patient counts with a weight, by the definition."""
+    time, event, score = rows.time, rows.event == 1, rows.score[:, 0]
+    free = {}
+    alive = 1.0
+    for t in np.unique(time):
+        staying = weight[(time > t) | ((time == t) & ~event)].sum()
+        alive *= 1 - weight[(time == t) & ~event].sum() / staying if staying else 1.0
+        free[t] = alive
+    first = event[:, None] & (time[:, None] < before if power == 2 else time[:, None] <= before)
+    first = first & (time > before if power == 1 else (time[:, None] < time) | ((time[:, None] == time) & ~event))
+    pairs = first * (weight * np.array([max(free[t], 1e-9) ** -power for t in time]))[:, None] * weight
+    won = (score[:, None] > score) + 0.5 * (score[:, None] == score)
+    return (pairs * won).sum() / pairs.sum()
+
+
+def test_errors_are_derivatives_by_each_patients_weight(rows):
+    # every day is a point: patients censored on different days are not taken together
+    some = take(rows, slice(0, 80))
+    federation = PooledSites([some])
+    total, points = survival.timeline(federation, 1.0), np.unique(some.time).astype(np.int64)
+    points = np.union1d(points, [HORIZON + 1])
+    edges = score_bins.edges(federation, 2, scale="linear", resolution="exact")
+    joint = federation.sum(concordance.joint, edges=edges, points=points, time_step=1.0).patients[0][
+        :, :, : len(edges[0])
+    ]
+    uno = time_dependent.uno(joint, np.ones(joint.shape[2], bool), points, total, before=HORIZON)
+    area = time_dependent.auc_at(joint, points, total, HORIZON)
+    for ours, power in ((uno, 2), (area, 1)):
+        moved = []
+        for i in range(80):
+            step = 1e-4 * (np.arange(80) == i)
+            moved.append(
+                (reweighted(some, 1 + step, power, HORIZON) - reweighted(some, 1 - step, power, HORIZON)) / 2e-4
+            )
+        assert ours.estimate == pytest.approx(reweighted(some, np.ones(80), power, HORIZON), abs=1e-12)
+        assert ours.standard_error == pytest.approx(np.sqrt(np.square(moved).sum()), rel=1e-6)
+
+
 def test_errors_without_censoring_are_those_of_harrell(rows):
     everyone = PooledSites([rows._replace(event=np.ones(686))])
     total, points, joint, _ = tables(everyone)
