@@ -10,10 +10,22 @@ from scipy import stats
 from sklearn import metrics
 from sklearn.linear_model import ElasticNet
 
+from cohortium.cli.main import main
+from cohortium.client import disclosure
+from cohortium.client.predict.patients import in_table
+from cohortium.client.predict.saved import open_model
+from cohortium.client.predict.score import predict
+from cohortium.common.errors import StudyError, SumRefused
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
+from cohortium.common.table import Table
+from cohortium.server.federation import table_columns
 from cohortium.server.releases import releases
 from cohortium.simulation.simulate import simulate
+from cohortium.sites.patients import read_patients
+from cohortium.sites.site_file import load_site
+from cohortium.strategies import views
+from cohortium.strategies.rows import Labelled
 
 NOISE = [f"noise{k}" for k in range(6)]
 NAMES = ["age", *NOISE]
@@ -208,3 +220,84 @@ def test_every_sum_was_listed(run):
         for line in Ledger(out / "sites" / site).entries():
             if line["kind"] == "sum":
                 assert set(line["statistics"]) <= listed
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_saved_model_predicts_what_the_sites_wrote(run, name, tmp_path):
+    out, _, rows = run
+    path = tmp_path / "patients.csv"
+    rows[["patient_id", *NAMES, "stage"]].to_csv(path, index=False)
+    model = open_model(out / "models" / name)
+    found = predict(model, in_table(path, model.needs))
+    theirs = rows.set_index("patient_id")[f"fit.{name}"]
+    # the tables were read by pandas, which gets the last digit of some numbers wrong
+    assert {p.patient_id: p.score for p in found} == pytest.approx(theirs.to_dict(), rel=1e-14)
+    assert not any(isinstance(p.survival, list) or p.group for p in found)
+
+
+def test_intervals_of_new_patients_are_statsmodels_of_the_mean(run, tmp_path, capsys):
+    out, _, rows = run
+    train, path = rows[rows.part == "train"], tmp_path / "patients.csv"
+    rows[["patient_id", *NAMES, "stage"]].to_csv(path, index=False)
+    fitted = sm.OLS(train.volume.to_numpy(), design(train)).fit().get_prediction(design(rows)).conf_int()
+    model = open_model(out / "models" / "plain")
+    ours = [p.interval for p in predict(model, in_table(path, model.needs))]
+    np.testing.assert_allclose(ours, fitted, rtol=1e-8)
+    main(["predict", str(out / "models" / "plain"), "--set", "age=60", "--set", "stage=2", "--set", "noise0=0"])
+    assert "mm3" in (page := capsys.readouterr().out)
+    assert "a single one varies more" in page
+
+
+def test_who_has_no_usable_number_is_excluded(run, tmp_path):
+    out, _, _ = run
+    table = pd.DataFrame({"patient_id": list("abcdef"), "age": 60, "stage": 1, "marker": 1.5, "outcome": 1})
+    table = table.assign(time=5, death=0, **dict.fromkeys(NOISE, 0.5), volume=["12.5", "", "large", "-1", "1e400", "0"])
+    table.to_csv(tmp_path / "patients.csv", index=False)
+    (tmp_path / "site.toml").write_text('[site]\nname = "west"\n[data]\npatients = "patients.csv"\n')
+    found = read_patients(load_study(out), load_site(tmp_path / "site.toml"))
+    assert found.frame["endpoint.volume"].tolist() == [12.5, 0]
+    reasons = {exclusion.patient_id: exclusion.reason for exclusion in found.exclusions}
+    not_a_number = "volume is not a number"
+    assert reasons == {"b": "volume is missing", "c": not_a_number, "d": "volume out of range", "e": not_a_number}
+
+
+@pytest.mark.parametrize("kind", ["outcome", "labelled"])
+def test_times_and_classes_are_no_numbers(run, kind):
+    study = load_study(run[0])
+    nobody = views.Context(table=Table.empty(table_columns(study, ())), study=study, site="", objects={})
+    recipe = {"blocks": [], "centre": 0, "scale": 1, "fill": 0, "outcome": {"centre": 0.0, "scale": 1.0}}
+    with pytest.raises(SumRefused, match="is no number"):
+        views.build({"kind": kind, "rows": {"part": "train"}, "endpoint": "os", **recipe}, nobody)
+
+
+def test_the_outcome_is_a_column_of_the_second_moments():
+    rows = Labelled(np.empty((0, 3)), np.empty(0), np.empty(0, np.int64))
+    assert disclosure.width("linear.cross_products", {}, rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            'kind = "linear"\npredictors = ["age", "stage"',
+            'kind = "logistic"\npredictors = ["age", "stage"',
+            "a binary one",
+        ),
+        ('method = "lasso", folds = 3, n_lambda = 10', 'method = "screen"', "of a continuous endpoint lasso selects"),
+        ("mixing = 0.5", 'aggregation = "fedavg"', "averages fits of classes or times"),
+        ("by_site = true", 'survival = "os"', "predicts a number"),
+        ("by_site = true", 'cutoff = "log_rank"', "needs a survival primary endpoint"),
+        ("range = [0, 1e9]", "range = [1, 0]", "the first number must be below the second"),
+        ("range = [0, 1e9]", "\n[privacy.dp]\nepsilon = 1.0\ndelta = 1e-5", "leave continuous ones out"),
+        (
+            "by_site = true",
+            'by_site = true\n[[validation.analysis]]\nmodel = "other"\nendpoint = "volume"',
+            "a number against classes or times",
+        ),
+    ],
+)
+def test_what_takes_classes_is_refused(write_study, tmp_path, old, new, told):
+    text = STUDY.replace(old, new, 1)
+    assert text != STUDY
+    with pytest.raises(StudyError, match=told):
+        load_study(write_study(tmp_path, text.replace("leave_one_site_out = true", ""), primary="volume"))
