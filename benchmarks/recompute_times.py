@@ -20,7 +20,7 @@ from sksurv.metrics import brier_score, concordance_index_ipcw
 from sksurv.util import Surv
 
 Z = stats.norm.ppf(0.975)
-NEAR = 0.1
+NEAR = 0.01
 EVALUATIONS = 32
 
 

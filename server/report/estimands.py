@@ -109,6 +109,7 @@ def _step(step: Record) -> str:
     method = step.get("method", "")
     if method == "screen":
         tests = {"mann_whitney": "Mann-Whitney test", "auc": "univariate AUC", "t": "t test"}
+        tests["cox"] = "score test of a Cox model within sites"
         return f"univariate screening ({tests[step.get('test', 't')]})"
     if method == "correlation":
         spearman = " (Spearman, on binned ranks)" if step.get("coefficient") == "spearman" else ""

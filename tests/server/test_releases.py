@@ -50,6 +50,7 @@ predictors = ["age", "stage"]
 
 [model.by_site]
 kind = "cox"
+selection = [{ method = "screen", test = "cox", p = 1 }]
 predictors = ["age", "marker"]
 
 [validation]
@@ -64,6 +65,32 @@ where = { stage = 1 }
 """
 
 
+CONTINUOUS = """
+internal_fraction = 0.3
+
+[endpoint.number]
+kind = "continuous"
+column = "noise0"
+
+[model.plain]
+kind = "linear"
+predictors = ["age", "stage", "marker"]
+selection = ["lasso"]
+
+[model.sparse]
+kind = "lasso"
+mixing = 0.5
+predictors = ["age", "marker"]
+
+[model.both]
+kind = "linear"
+predictors = ["model.sparse", "stage"]
+
+[validation]
+compare = [["plain", "sparse"]]
+subgroups = ["stage"]
+explain = ["shap", "nomogram"]
+"""
 NOISED = """
 internal_fraction = 0.3
 
@@ -79,8 +106,8 @@ delta = 1e-5
 
 @pytest.fixture(
     scope="module",
-    params=[("outcome", BINARY), ("os", SURVIVAL), ("outcome", NOISED)],
-    ids=["binary", "survival", "noised"],
+    params=[("outcome", BINARY), ("os", SURVIVAL), ("number", CONTINUOUS), ("outcome", NOISED)],
+    ids=["binary", "survival", "continuous", "noised"],
 )
 def run(request, write_study, tmp_path_factory):
     primary, tables = request.param

@@ -1,4 +1,4 @@
-"""Cox screen: equal to the score test of statsmodels; of binary columns without ties to the stratified log-rank test."""
+"""Cox screen: equal to the score test of statsmodels; of binary columns without ties to the stratified log-rank."""
 
 import warnings
 
