@@ -160,15 +160,14 @@ def _cells(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any
         )
 
 
-def _ranks(
-    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any
-) -> None:
+def _ranks(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
     """Ranks only where the study asks for them; bins by outcome of five patients; few features cut finer at a time."""
     steps = [step for model in study.model.values() for step in model.selection]
     tests = any(isinstance(step, Screen) and step.test in ("mann_whitney", "auc") for step in steps)
     spearman = any(isinstance(step, Correlation) and step.coefficient == "spearman" for step in steps)
-    if not tests and not (spearman and statistic == "rank_tests.occupancy"):
-        raise SumRefused(statistic, "the study names no selection by ranks; ask for what the sites approved")
+    table = study.ranks_table_one and statistic != "rank_tests.split"
+    if not tests and not table and not (spearman and statistic == "rank_tests.occupancy"):
+        raise SumRefused(statistic, "the study names no selection or Table 1 by ranks; ask for what the sites approved")
     patients = _public_number(statistic, view, len(rows.x))
     if statistic == "rank_tests.split":
         asked, most = len(set(np.asarray(parameters["columns"]).tolist())), max(patients // PATIENTS_A_COLUMN, 1)

@@ -18,7 +18,7 @@ from cohortium.common.declared_files import file_or_folder, read_toml, refusal, 
 from cohortium.common.errors import StudyError
 from cohortium.common.study_analysis import FederationOptions, Privacy, Validation
 from cohortium.common.study_checks import cross_checks
-from cohortium.common.study_data import Endpoint, Header, Imputation, Keys, Name, Split, Variable
+from cohortium.common.study_data import Endpoint, Header, Imputation, Keys, Name, Split, TableOne, Variable
 from cohortium.common.study_images import FeatureSet, Harmonise, Image, Region
 from cohortium.common.study_models import Model
 
@@ -41,6 +41,7 @@ class Study(Keys):
     harmonise: Harmonise | None = None
     # left out of the hash where there is none: a study without it is the study it always was
     imputation: Imputation | None = Field(default=None, exclude_if=lambda value: value is None)
+    table_one: TableOne | None = Field(default=None, exclude_if=lambda value: value is None)
     split: Split
     model: Annotated[dict[Name, Model], Field(min_length=1)]
     validation: Validation = Field(Validation(), validate_default=True)
@@ -66,6 +67,11 @@ class Study(Keys):
             survival = isinstance(primary, str) and _get(tables, "endpoint", primary, "kind") == "survival"
             filled["validation"] = {"cutoff": "median" if survival else "youden", **validation}
         return filled
+
+    @property
+    def ranks_table_one(self) -> bool:
+        """Whether Table 1 has Mann-Whitney tests."""
+        return self.table_one is not None and self.table_one.rank_tests
 
     @cached_property
     def canonical(self) -> bytes:

@@ -137,6 +137,12 @@ class Variable(Keys):
         return {level_text(level): i for i, level in enumerate(self.levels)}
 
 
+class TableOne(Keys):
+    """[table_one]: what Table 1 says beside means, quartiles and counts."""
+
+    rank_tests: bool = Field(default=False, description="Mann-Whitney test of each continuous variable")
+
+
 class Imputation(Keys):
     """[imputation]: how ``missing = "chained"`` is filled: cycles of the equations, and how many imputed data sets."""
 

@@ -41,6 +41,15 @@ def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Rel
         )
 
 
+def table_ranks(study: Study, part: str, purpose: str, columns: int) -> Iterator[Release]:
+    """Sums of the Mann-Whitney tests of Table 1."""
+    grid = {"grid": np.zeros((columns, len(rank_tests.GRID)))}
+    yield release(study, part, purpose, rank_tests.occupancy, lambda: (_matrix(columns), grid))
+    # one more edge than bins, as in what is sent
+    edges = {"edges": np.zeros((columns, rank_tests.MOST_BINS + 1))}
+    yield release(study, part, purpose, rank_tests.histogram, lambda: (_matrix(columns), edges))
+
+
 def equations(study: Study, columns: int, variables: Sequence[str]) -> Iterator[Release]:
     """Sums of chained equations over the terms of the models' variables, for each column, cycle and imputation."""
     targets = sum(len(study.terms(name)) for name in variables if study.variables[name].missing == "chained")

@@ -32,7 +32,7 @@ from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_explanations import explanations
 from cohortium.server.release_figures import figures, timeline
 from cohortium.server.release_regressions import candidates, cox_extras, logistic_fit
-from cohortium.server.release_selection import equations, ranks
+from cohortium.server.release_selection import equations, ranks, table_ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
     class_histogram,
@@ -83,6 +83,8 @@ def _table_one(study: Study) -> Iterator[Release]:
         for columns, these, told in [*together, few] if measured else ():
             yield _moments(study, part, told, columns, these)
             yield from _quantiles(study, part, told, columns, these, len(table_one.QUARTILES))
+            if study.ranks_table_one and these == 2:
+                yield from table_ranks(study, part, told, columns)
         for variable in study.variable:
             if variable.kind != "continuous":
                 yield _level_counts(study, part, len(variable.levels))

@@ -40,7 +40,9 @@ def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
     def measured(variables: Sequence[Variable]) -> list[Entry]:
         named = [{"variable": variable.name, "unit": variable.unit, "cohort": part} for variable in variables]
         try:
-            described = table_one.continuous(rows(*variables, group=primary), len(variables), len(groups))
+            described = table_one.continuous(
+                rows(*variables, group=primary), len(variables), len(groups), ranks=study.ranks_table_one
+            )
         except SumRefused:
             if len(variables) > 1:
                 apart = everyone.together([lambda variable=variable: measured([variable]) for variable in variables])

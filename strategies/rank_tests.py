@@ -137,7 +137,7 @@ def screen(
     found = _binned(federation, columns)
     ever_open = np.zeros(columns, dtype=bool)
     while True:
-        bounds = _bounds(found, columns)
+        bounds = bounds_of(found, columns)
         strength = bounds.z if test == "mann_whitney" else bounds.distance
         sure, possible = _decided(bounds.p, strength, p_threshold, keep_at_most)
         undecided = possible & ~sure
@@ -219,10 +219,10 @@ class _Bounds:
 
 def _binned(federation: Federation, columns: int) -> _Found:
     edges = bins(federation.sum(occupancy, grid=GRID).counts[0], MOST_BINS)
-    return _cells(np.arange(columns), edges, federation.sum(histogram, edges=edges).counts)
+    return cells_held(np.arange(columns), edges, federation.sum(histogram, edges=edges).counts)
 
 
-def _cells(columns: Counts, edges: Array, counts: Counts) -> _Found:
+def cells_held(columns: Counts, edges: Array, counts: Counts) -> _Found:
     """Cells that hold somebody, of `columns` (m,) with `edges` (m, k + 1) and `counts` (2, m, k)."""
     row, piece = np.nonzero(counts.sum(axis=0))
     return _Found(
@@ -234,7 +234,9 @@ def _cells(columns: Counts, edges: Array, counts: Counts) -> _Found:
     )
 
 
-def _bounds(found: _Found, columns: int) -> _Bounds:
+def bounds_of(found: _Found, columns: int) -> _Bounds:
+    """What the cells of some columns allow of their tests."""
+
     def of_columns(values: Array | Counts) -> Array:
         return np.bincount(found.column, weights=values, minlength=columns).astype(np.float64)
 
@@ -316,7 +318,7 @@ def _refined(federation: Federation, found: _Found, chosen: NDArray[np.bool_], r
     edges = np.sort(np.concatenate([even[:-1], marks.clip(low, high), high[None]]).clip(low, high), axis=0).T
     values = _value(edges)
     values[:, 0], values[:, -1] = old.low, old.high  # infinite ones stay so
-    new = _cells(old.column, values, federation.sum(split, columns=old.column, edges=values).counts)
+    new = cells_held(old.column, values, federation.sum(split, columns=old.column, edges=values).counts)
     rest = found.take(~chosen)
     joined = _Found(
         **{field.name: np.concatenate([getattr(rest, field.name), getattr(new, field.name)]) for field in fields(new)}

@@ -39,6 +39,9 @@ subgroups = ["stage"]
 survival = "os"
 bootstrap = 100
 explain = ["shap", "permutation", "nomogram"]
+
+[table_one]
+rank_tests = true
 """
 SURVIVAL = """
 internal_fraction = 0.3

@@ -53,6 +53,32 @@ def test_continuous_variables_equal_pandas_and_scipy(rows):
     assert federation.rounds == 6
 
 
+@pytest.mark.parametrize("sites", [PooledSites, FixedPointSites])
+def test_mann_whitney_lies_within_its_bounds(rows, sites):
+    federation = sites(odd_sites(rows, rows.group))
+    entries = continuous_entries(table_one.continuous(federation, 5, ranks=True))
+    for j in range(3):
+        known = [rows.x[(rows.group == g) & ~np.isnan(rows.x[:, j]), j] for g in (0, 1)]
+        theirs = stats.mannwhitneyu(*known, method="asymptotic").pvalue
+        least, most = entries[j]["p_mann_whitney_bounds"]
+        assert least <= theirs <= most
+        assert least <= entries[j]["p_mann_whitney"] <= most
+        # 105 bins: log p moves by a few per cent where p is that of a difference of many standard errors
+        assert np.log(entries[j]["p_mann_whitney"]) == pytest.approx(np.log(theirs), rel=0.01)
+    for j in (3, 4):
+        assert "undefined" in entries[j]["p_mann_whitney"]
+    assert federation.rounds == 8
+
+
+def test_mann_whitney_of_bins_equals_scipy(rows):
+    # a few values far apart: every bin that holds patients holds one value
+    whole = np.round(stats.zscore(load_breast_cancer().data[:, :5]) / 2) * 2
+    entries = continuous_entries(table_one.continuous(PooledSites([rows._replace(x=whole)]), 5, ranks=True))
+    for j in range(5):
+        theirs = stats.mannwhitneyu(whole[rows.group == 0, j], whole[rows.group == 1, j], method="asymptotic")
+        assert entries[j]["p_mann_whitney"] == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
 def test_what_does_not_exist_says_so(rows):
     entries = continuous_entries(table_one.continuous(PooledSites([rows]), 5))
     absent = entries[3]["groups"]["1"]
