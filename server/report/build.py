@@ -140,13 +140,18 @@ def _headline(models: Record) -> Grid | None:
     cohorts = whole_cohorts({name: None for model in models.values() for name in model.get("cohorts") or {}})
     if not cohorts:
         return None
+    rows = {
+        name: [_discrimination((model.get("cohorts") or {}).get(cohort)) for cohort in cohorts]
+        for name, model in models.items()
+    }
+    records = [record for model in models.values() for record in (model.get("cohorts") or {}).values()]
+    numbers = any(isinstance(look_up(record, "r_squared"), float) for record in records)
     grid = Grid(
         "Discrimination of each model: area under the curve for a binary endpoint, C-index for a survival one "
-        "(95% confidence interval), explained variance (R²) for a continuous one.",
+        f"(95% confidence interval){', explained variance (R²) for a continuous one' * numbers}.",
         ["Model", *map(cohort_label, cohorts)],
     )
-    for name, model in models.items():
-        figures = [_discrimination((model.get("cohorts") or {}).get(cohort)) for cohort in cohorts]
+    for name, figures in rows.items():
         grid.row(words(name), [grid.cell(figure, with_interval) for figure in figures])
     return grid
 
@@ -196,6 +201,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
     coefficients = beside_exact(model.get("coefficients") or [], found)
     sites = len((study.get("split") or {}).get("train", ()))
     label = words(name)
+    read = "" if kind in ("linear", "lasso_linear") else ", then read the risk"
     present = {c: cohorts[c] for c in whole_cohorts(cohorts) if not absent(cohorts[c])}
     by_label = {cohort_label(cohort): record for cohort, record in present.items()}
     look = {cohort_label(cohort): COHORT_STYLES.get(cohort, COHORT_STYLES["train"]) for cohort in present}
@@ -212,7 +218,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "name": name,
         "label": label,
         "kind": kind_label(kind),
-        "endpoint": words(endpoint),
+        "endpoint": words(endpoint) + _in_unit(study, endpoint),
         "predictors": [term_label(p) if "/" in p or p.startswith("model.") else words(p.removeprefix("features."))
                        for p in declared.get("predictors") or ()],
         "kept": kept_terms(model.get("selected") or ()),
@@ -234,12 +240,18 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "cutoff": cutoff_grid(cohorts, f"Model {label}: at its cut-off."),
         "cutoff_sentence": cutoff_sentence(cohorts),
         "importance": importance_grid(explanation, f"Model {label}: what each variable adds."),
-        "nomogram": nomogram(explanation, caption=f"Model {label}: add up points, then read the risk."),
+        "nomogram": nomogram(explanation, caption=f"Model {label}: add up points{read}."),
         "updating": updating_grid(cohorts, f"Model {label}: would recalibration help? (closed test)"),
         "matrices": confusion_matrices(cohorts),
         "between_sites": between_sites(cohorts, label),
         **_parts(label, cohorts),
     }  # fmt: skip
+
+
+def _in_unit(study: Record, endpoint: str) -> str:
+    """Unit of an endpoint that is a number, in brackets."""
+    declared = (study.get("endpoint") or {}).get(endpoint, {})
+    return f" ({declared['unit']})" if declared.get("kind") == "continuous" and declared.get("unit") else ""
 
 
 def _time_unit(study: Record, endpoint: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from cohortium.server.report.canvas import Picture
 from cohortium.server.report.forest import Line, forest
 from cohortium.server.report.grid import Grid
-from cohortium.server.report.text import absent, interval, limits, number, p_value, words
+from cohortium.server.report.text import absent, interval, limits, number, p_value, with_interval, words
 
 Record = Mapping[str, Any]
 MOST_NAMED = 12
@@ -60,9 +60,12 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     shown = [key for key in keys if any(isinstance(row.get(key), int | float) for row in coefficients)]
     titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
     write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value}
-    grid = Grid(caption, ["Term", "Coefficient", *(titles[key] for key in shown)])
+    first = "Coefficient (95% CI)" if kind == "linear" else "Coefficient"
+    grid = Grid(caption, ["Term", first, *(titles[key] for key in shown)])
     for row in coefficients:
-        estimate = grid.cell(row if absent(row) else row.get("estimate"), number)
+        # a coefficient without a ratio is the effect itself: it has the interval
+        effect = row if kind == "linear" or absent(row) else row.get("estimate")
+        estimate = grid.cell(effect, with_interval if kind == "linear" else number)
         others = [grid.cell(_ratio(row) if key == "ratio" else row.get(key), write[key]) for key in shown]
         grid.row(term_label(row["term"]), [estimate, *others])
     missing = absent(coefficients[0].get("se"))

@@ -67,7 +67,9 @@ def _parts_of_brier(parts: Any) -> str:
 
 
 def _agreement(limits: Any) -> str:
-    mean, lower, upper = (number(limits[name]) for name in ("mean_difference", "lower", "upper"))
+    small = abs(limits["mean_difference"]) < 1e-9 * limits["sd"]  # in training it is zero but for rounding
+    figures = (0.0 if small else limits["mean_difference"], limits["lower"], limits["upper"])
+    mean, lower, upper = map(number, figures)
     return f"{mean} [{lower} to {upper}]"
 
 

@@ -16,6 +16,8 @@ COHORTS = {
 KINDS = {
     "logistic": "Logistic regression",
     "lasso": "Penalised logistic regression (LASSO)",
+    "linear": "Linear regression, least squares",
+    "lasso_linear": "Penalised linear regression (LASSO)",
     "lasso_cox": "Penalised Cox proportional hazards (LASSO)",
     "cox": "Cox proportional hazards",
     "network": "Network head, federated averaging of weights",

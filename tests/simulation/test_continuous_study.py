@@ -1,6 +1,7 @@
 """A study of a number, from study.toml to the report, held against statsmodels, scikit-learn and the pooled rows."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -301,3 +302,15 @@ def test_what_takes_classes_is_refused(write_study, tmp_path, old, new, told):
     assert text != STUDY
     with pytest.raises(StudyError, match=told):
         load_study(write_study(tmp_path, text.replace("leave_one_site_out = true", ""), primary="volume"))
+
+
+def test_the_page_has_intervals_units_and_no_noise(run):
+    out, results, _ = run
+    page = (out / "report.html").read_text()
+    age = results["models"]["plain"]["coefficients"][1]
+    low, high = age["ci"]
+    assert f"{age['estimate']:.3f} ({low:.3f}–{high:.3f})" in page.replace("\u202f", "")
+    assert "Coefficient (95% CI)" in page
+    assert "volume (mm3)" in page
+    assert "explained variance" in page
+    assert not re.search(r">[−]?[0-9.]+×10⁻¹[0-9] \[", page)
