@@ -12,6 +12,7 @@ Record = Mapping[str, Any]
 COUNTED = ("binary", "categorical")
 PARTS = ("train", "internal", "external")
 DIFFERENCE = "SMD"
+RANKS = "p_mann_whitney"
 TESTS = {
     "t": "Student's t test",
     "anova": "analysis of variance",
@@ -83,6 +84,8 @@ def table_one(entries: Sequence[Record], caption: str) -> Grid | None:
     last = ["p", DIFFERENCE] if any("standardised_difference" in entry for entry in entries) else ["p"]
     heads = [head for cohort in cohorts for head in (*(_head(entries, cohort, group) for group in groups), *last)]
     explained = f" {DIFFERENCE}: standardised difference, second group less first." if len(last) > 1 else ""
+    if any(RANKS in entry for entry in entries):
+        explained += " p beside medians: Mann-Whitney test; patients of one bin of values count as tied."
     grid = Grid(
         caption + (f" p by {', '.join(tests)}." if tests else "") + explained,
         ["", *heads],
@@ -122,7 +125,7 @@ def _variable(grid: Grid, variable: str, entries: Sequence[Record], groups: Sequ
     else:
         _row(grid, f"{words(variable)}{unit}, mean (SD)", entries, groups, _mean)
         if any("median" in figure for entry in entries for figure in _figures(entry)):
-            _row(grid, "median [quartiles]", entries, groups, _median, with_p=False)
+            _row(grid, "median [quartiles]", entries, groups, _median, with_p=False, also=RANKS)
     if any(figure.get("missing") for entry in entries for figure in _figures(entry)):
         _row(grid, "missing", entries, groups, _missing, with_p=False)
 
@@ -135,6 +138,7 @@ def _row(
     write: Callable[[Any], str],
     *,
     with_p: bool = True,
+    also: str = "",
 ) -> None:
     cells = []
     for entry in entries:
@@ -143,7 +147,8 @@ def _row(
         # Why a whole group is not there is said once, in the variable's first row.
         cells += [grid.cell(figure, write) if with_p or not absent(figure) else "" for figure in of_groups]
         told = with_p and not absent(entry)
-        cells.append(grid.cell(entry.get("p"), p_value) if told else "")
+        shown = "p" if told else also
+        cells.append(grid.cell(entry.get(shown), p_value) if told or shown in entry else "")
         if DIFFERENCE in grid.columns:
             difference = entry.get("standardised_difference") if told else None
             cells.append(grid.cell(difference, lambda d: number(d, 2)) if difference is not None else "")

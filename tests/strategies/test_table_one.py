@@ -79,6 +79,19 @@ def test_mann_whitney_of_bins_equals_scipy(rows):
         assert entries[j]["p_mann_whitney"] == pytest.approx(theirs.pvalue, rel=1e-9)
 
 
+def test_mann_whitney_of_values_with_few_digits_is_exact(rows):
+    # half of the values are 0, the others whole years: bins close about single values
+    random = np.random.default_rng(8)
+    years = random.integers(40, 60, len(rows.x)).astype(float)
+    halves = np.where(random.random(len(years)) < 0.5, 0.0, random.integers(1, 8, len(years)) / 2)
+    x = np.column_stack([years, -years, halves, halves + rows.group, years])
+    entries = continuous_entries(table_one.continuous(PooledSites([rows._replace(x=x)]), 5, ranks=True))
+    for j in range(5):
+        theirs = stats.mannwhitneyu(x[rows.group == 0, j], x[rows.group == 1, j], method="asymptotic").pvalue
+        assert entries[j]["p_mann_whitney"] == pytest.approx(theirs, rel=1e-9)
+        assert entries[j]["p_mann_whitney_bounds"] == pytest.approx([theirs, theirs], rel=1e-9)
+
+
 def test_what_does_not_exist_says_so(rows):
     entries = continuous_entries(table_one.continuous(PooledSites([rows]), 5))
     absent = entries[3]["groups"]["1"]
