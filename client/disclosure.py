@@ -44,6 +44,12 @@ CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.j
          "explanation.replaced", "concordance_pairs.products")  # fmt: skip
 """Statistics that count outcomes by cells of a score."""
 PATIENTS_A_CELL = 5
+NUMBERS = {
+    "outcome": ("moments.power_sums",),
+    "predicted": ("moments.power_sums",),
+    "labelled": ("linear.cross_products", "lasso.start", "lasso.terms"),
+}
+"""What may be asked of rows that hold an outcome which is a number, by kind of view: no rank, no order statistic."""
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
 
 
@@ -63,6 +69,7 @@ def check(
         Names the rule; holds nothing of the rows.
     """
     _times(study, statistic, view)
+    _numbers(statistic, view)
     _inner_folds(study, view)
     if statistic in SQUARES:
         _columns(statistic, view, parameters, rows)
@@ -125,6 +132,14 @@ def _times(study: Study, statistic: str, view: Mapping[str, Any]) -> None:
             f"event times leave on the study's grid of event_time_days = {study.privacy.event_time_days} only; a finer "
             "one is an opt-in of every site",
         )
+
+
+def _numbers(statistic: str, view: Mapping[str, Any]) -> None:
+    """Of a continuous endpoint only means and products leave: an order statistic would be one patient's outcome."""
+    if ("outcome" in view or view["kind"] in ("outcome", "predicted")) and statistic not in NUMBERS.get(
+        view["kind"], ()
+    ):
+        raise SumRefused(statistic, "of an outcome that is a number only sums of values, squares and products leave")
 
 
 def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:

@@ -30,7 +30,8 @@ def site_template(name: str, study: Study | None = None) -> str:
         return HEAD.format(name=name) + COLUMNS + '# age = "age_years"\n' + CODES + '# "M" = 1\n# "F" = 0\n'
     notes = {variable.name: _note(variable) for variable in study.variable}
     for endpoint_name, endpoint in study.endpoint.items():
-        notes |= dict.fromkeys(endpoint.columns, f"endpoint {endpoint_name}")
+        unit = f", {endpoint.unit}" if endpoint.kind == "continuous" and endpoint.unit else ""
+        notes |= dict.fromkeys(endpoint.columns, f"endpoint {endpoint_name}{unit}")
     if study.split.part_column is not None and name in study.split.train:
         notes[study.split.part_column.column] = "part: " + ", ".join(study.split.part_column.parts)
     columns = "".join(f'# {column} = "{column}"  # {note}\n' for column, note in notes.items())

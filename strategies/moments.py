@@ -50,8 +50,10 @@ def power_sums(rows: Matrix, *, centre: Array, power: int) -> PowerSums:
     Raises
     ------
     SumRefused
-        A column holds an infinite value or one beyond `LARGEST`.
+        A column holds an infinite value or one beyond `LARGEST`; or another power: enough of them fix every value.
     """
+    if power not in (1, 2):
+        raise SumRefused("moments.power_sums", f"power = {power}: sums of values and of squares leave, no other power")
     too_large = np.any(np.abs(rows.x) >= LARGEST, axis=0)
     if too_large.any():
         why = f"column {int(np.argmax(too_large))} holds a value beyond {LARGEST:.1e}; correct it or change its unit"

@@ -16,7 +16,7 @@ from cohortium.client import disclosure
 from cohortium.client.predict.patients import in_table
 from cohortium.client.predict.saved import open_model
 from cohortium.client.predict.score import predict
-from cohortium.common.errors import StudyError, SumRefused
+from cohortium.common.errors import NotIdentifiable, StudyError, SumRefused
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.common.table import Table
@@ -271,6 +271,23 @@ def test_times_and_classes_are_no_numbers(run, kind):
         views.build({"kind": kind, "rows": {"part": "train"}, "endpoint": "os", **recipe}, nobody)
 
 
+@pytest.mark.parametrize(
+    ("statistic", "kind"),
+    [
+        ("quantiles.top_bytes", "outcome"),
+        ("rank_tests.split", "predicted"),
+        ("levels.level_counts", "outcome"),
+        ("local_fits.shares", "labelled"),
+        ("moments.power_sums", "matrix"),
+    ],
+)
+def test_no_single_outcome_leaves(run, statistic, kind):
+    view = {"kind": kind, "rows": {"part": "train"}, "endpoint": "volume", "outcome": {"centre": 0.0, "scale": 1.0}}
+    rows = Labelled(np.empty((0, 1)), np.empty(0), np.empty(0, np.int64))
+    with pytest.raises(SumRefused, match="only sums of values, squares and products"):
+        disclosure.check(load_study(run[0]), statistic, view, {}, rows)
+
+
 def test_the_outcome_is_a_column_of_the_second_moments():
     rows = Labelled(np.empty((0, 3)), np.empty(0), np.empty(0, np.int64))
     assert disclosure.width("linear.cross_products", {}, rows) == 4
@@ -314,3 +331,17 @@ def test_the_page_has_intervals_units_and_no_noise(run):
     assert "volume (mm3)" in page
     assert "explained variance" in page
     assert not re.search(r">[−]?[0-9.]+×10⁻¹[0-9] \[", page)
+
+
+@pytest.mark.parametrize(
+    ("volume", "told"),
+    [(5.0, "the outcome has one value in the training patients"), (1e30, "holds a value beyond")],
+)
+def test_an_outcome_that_cannot_be_fitted_is_named(write_study, tmp_path, volume, told):
+    tables = '[endpoint.volume]\nkind = "continuous"\ncolumn = "volume"\n\n'
+    tables += '[model.plain]\nkind = "linear"\npredictors = ["age"]\n'
+    folder = write_study(tmp_path / "study", tables, primary="volume")
+    for path in folder.glob("sites/*/patients.csv"):
+        pd.read_csv(path).assign(volume=volume).to_csv(path, index=False)
+    with pytest.raises((NotIdentifiable, SumRefused), match=told):
+        simulate(folder, tmp_path / "out")

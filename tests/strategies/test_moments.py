@@ -102,3 +102,10 @@ def test_mean_is_correctly_rounded(x):
     x = np.where(np.abs(x) < 1e-20, 0, x)  # below 2**-107 the last bits of a double fall off the accumulator
     ours = moments.fit(PooledSites([Matrix(x[:2], np.zeros(2, int)), Matrix(x[2:], np.zeros(4, int))]), 2)
     assert ours.mean.tolist() == [float(sum(map(Fraction, column)) / 6) for column in x.T]
+
+
+@pytest.mark.parametrize("power", [0, 3, 40])
+def test_other_powers_do_not_leave(power):
+    rows = Matrix(np.ones((3, 1)), np.zeros(3, np.int64))
+    with pytest.raises(SumRefused, match="no other power"):
+        moments.power_sums.local(rows, centre=np.zeros((1, 1)), power=power)
