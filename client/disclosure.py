@@ -182,7 +182,7 @@ def _ranks(study: Study, statistic: str, view: Mapping[str, Any], parameters: Ma
     spearman = any(isinstance(step, Correlation) and step.coefficient == "spearman" for step in steps)
     table = study.ranks_table_one and statistic != "rank_tests.split"
     if not tests and not table and not (spearman and statistic == "rank_tests.occupancy"):
-        raise SumRefused(statistic, "the study names no selection or Table 1 by ranks; ask for what the sites approved")
+        raise SumRefused(statistic, "the study names no selection by ranks; ask for what the sites approved")
     patients = _public_number(statistic, view, len(rows.x))
     if statistic == "rank_tests.split":
         asked, most = len(set(np.asarray(parameters["columns"]).tolist())), max(patients // PATIENTS_A_COLUMN, 1)
