@@ -58,6 +58,9 @@ def continuous_mistakes(study: "Study") -> Iterator[Mistake]:
     numbers = {name for name, endpoint in study.endpoint.items() if isinstance(endpoint, ContinuousEndpoint)}
     if numbers and study.privacy.dp is not None:
         yield Mistake("[privacy.dp]", "epsilon", "is offered for binary endpoints; leave continuous ones out")
+    if study.study.primary in numbers and study.ranks_table_one:
+        problem = "compares the groups of a primary endpoint, and a number makes none; leave it out"
+        yield Mistake("[table_one]", "rank_tests = true", problem)
     for name, model in study.model.items():
         if model.endpoint not in numbers:
             continue

@@ -305,6 +305,7 @@ def test_the_outcome_is_a_column_of_the_second_moments():
         ("mixing = 0.5", 'aggregation = "fedavg"', "averages fits of classes or times"),
         ("by_site = true", 'survival = "os"', "predicts a number"),
         ("by_site = true", 'cutoff = "log_rank"', "needs a survival primary endpoint"),
+        ("by_site = true", "\n[table_one]\nrank_tests = true", "a number makes none"),
         ("range = [0, 1e9]", "range = [1, 0]", "the first number must be below the second"),
         ("range = [0, 1e9]", "\n[privacy.dp]\nepsilon = 1.0\ndelta = 1e-5", "leave continuous ones out"),
         (
