@@ -88,11 +88,13 @@ def _table_one(study: Study) -> Iterator[Release]:
         for variable in study.variable:
             if variable.kind != "continuous":
                 yield _level_counts(study, part, len(variable.levels))
+                if groups > 1:
+                    yield _level_counts(study, part, len(variable.levels), "Table 1 where a group has a small cell", 1)
 
 
-def _level_counts(study: Study, part: str, of: int) -> Release:
-    sizes = {"levels": of, "groups": len(outcome_groups(study))}
-    return release(study, part, "Table 1", levels.level_counts, lambda: (_matrix(1), sizes))
+def _level_counts(study: Study, part: str, of: int, purpose: str = "Table 1", groups: int = 0) -> Release:
+    sizes = {"levels": of, "groups": groups or len(outcome_groups(study))}
+    return release(study, part, purpose, levels.level_counts, lambda: (_matrix(1), sizes))
 
 
 def _moments(study: Study, part: str, purpose: str, columns: int, groups: int = 1, letters: str = "") -> Release:

@@ -1,7 +1,8 @@
 """Describe: Table 1 of one part of a study, by outcome, over whoever holds the part (see `table_one`).
 
 What a site holds back because a group has a few missing values is asked once more, coarser: levels with missing values
-counted as the first level, a continuous variable for all groups together (client/cells.py says why).
+counted as the first level, a continuous variable for all groups together (client/cells.py says why). Levels of which a
+group has few patients are asked for all groups together, too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,10 +60,19 @@ def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
         try:
             described = table_one.categorical(rows(variable, group=primary), len(names), len(groups))
             return [table_one.categorical_entry(described, 0, level_names=names, **named)]
-        except SumRefused:
+        except SumRefused as refusal:
+            why = refusal.why
+        try:
             coarser = rows(variable, group=primary, **FIRST_LEVEL)
             described = table_one.categorical(coarser, len(names), len(groups))
             return [table_one.merged_entry(described, level_names=names, **named)]
+        except SumRefused:
+            if len(groups) == 1:
+                raise
+        named = named | {"groups": (table_one.EVERYONE,)}
+        described = table_one.categorical(rows(variable), len(names), 1)
+        entry = table_one.categorical_entry(described, 0, level_names=names, **named)
+        return [entry | {"p": {"withheld": f"by outcome, {why}"}}]
 
     def entries(variables: Sequence[Variable]) -> list[Entry]:
         try:
