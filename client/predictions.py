@@ -16,9 +16,9 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
 
     Columns: patient_id, part, with cross-validation fold, the endpoint columns as the study names them (1 is the
     positive value), and ``score.MODEL`` on the 1e-4 grid (of a continuous endpoint in full). With cross-validation
-    ``score.MODEL`` is out-of-fold in train and ``fit.MODEL`` the final model's. Where the study leaves sites out, ``loso.MODEL`` comes from the model that has
-    not seen the patient's site (outside train it is the final model's). ``subgroup.VARIABLE`` is the level of each
-    variable that a subgroup or a secondary analysis is cut by.
+    ``score.MODEL`` is out-of-fold in train and ``fit.MODEL`` the final model's. Where the study leaves sites out,
+    ``loso.MODEL`` comes from the model that has not seen the patient's site (outside train it is the final model's).
+    ``subgroup.VARIABLE`` is the level of each variable that a subgroup or a secondary analysis is cut by.
 
     Parameters
     ----------

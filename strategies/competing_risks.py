@@ -89,7 +89,7 @@ def aalen_johansen(time: Array, causes: Counts, *, minimum_count: int = 1) -> In
     n_all = at_risk(causes.sum(1))
     if not len(n_all) or n_all[0] < 1:
         raise Undefined("a cumulative incidence needs patients")
-    happened = causes[:, 1:].any(1)
+    happened = np.any(causes[:, 1:], axis=1)
     few = happened & (n_all < max(minimum_count, 1))
     happened[np.argmax(few) if few.any() else len(few) :] = False
     d1, d = causes[happened, 1].astype(float), causes[happened, 1:].sum(1).astype(float)
@@ -137,7 +137,7 @@ def gray(causes: Counts) -> tuple[float, float]:
     share = np.divide(1.0, n, out=np.zeros_like(n), where=n > 0)
     free = np.cumprod(1 - (events + rivals) * share, axis=1)  # S_k(t)
     free_before = np.hstack([np.ones((2, 1)), free[:, :-1]])
-    before = _before(np.cumsum(free_before * events * share, axis=1))  # F_k(t-)
+    before = _before(np.cumsum(free_before * events * share, axis=1, dtype=np.float64))  # F_k(t-)
     weight = np.divide(n, free_before, out=np.zeros_like(n), where=free_before > 0)  # h_k
     both, died = weight.sum(0), events.sum(0)
     at_stake = weight * (1 - before)  # R_k

@@ -270,7 +270,7 @@ def cox_of(start: At, at: At, pooled: Pooled | None = None) -> Cox:
         log_likelihood=at.log_likelihood,
         null_log_likelihood=start.log_likelihood,
         score=likelihood.chi_squared(
-            start.gradient @ np.linalg.solve(start.information, start.gradient), len(start.gradient)
+            float(start.gradient @ np.linalg.solve(start.information, start.gradient)), len(start.gradient)
         ),
         events=at.events,
         baseline=None if pooled is None else pooled.baseline(at.risk),

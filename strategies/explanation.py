@@ -7,10 +7,11 @@ made: every patient is scored with each of a few values of the marginal, weighte
 expectation over draws. Shuffling within sites would keep what the sites differ in, and so understate the fall.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from cohortium.common.federation import Federation, statistic
@@ -20,6 +21,15 @@ from cohortium.strategies.score_bins import GRID, cell
 
 VALUES = 25
 """Values that stand for the marginal of a continuous column: the middles of so many equal shares of the patients."""
+
+
+class Replacement(TypedDict):
+    """What stands for the values of some columns: k rows of c standardised values, and how often each occurs."""
+
+    columns: NDArray[np.integer[Any]]  # (c,), from 0
+    values: Array  # (k, c)
+    weights: Array  # (k,), adding to 1
+
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -49,7 +59,7 @@ class Replaced(NamedTuple):
 
 @statistic("explanation.replaced", adds_over="rows")
 def replaced(
-    rows: Matrix, *, coefficients: Array, edges: Sequence[Counts], replacements: Sequence[Mapping[str, Array]]
+    rows: Matrix, *, coefficients: Array, edges: Sequence[Counts], replacements: Sequence[Replacement]
 ) -> Replaced:
     """Count expected patients when columns are drawn from a public marginal; `rows.group` is the outcome.
 
@@ -58,7 +68,7 @@ def replaced(
     coefficients : (1 + p,), intercept first
     edges : list of one (cells,)
         Lower edges of the cells of the risk, in grid units.
-    replacements : list of {"columns": (c,), "values": (k, c), "weights": (k,)}
+    replacements : list of Replacement
     """
     lower = edges[0]
     counts = np.zeros((1 + len(replacements), 2, len(lower)))
@@ -98,7 +108,7 @@ def mean_absolute_shap(federation: Federation, coefficients: Array, group: Count
 
 
 def permutation_importance(
-    federation: Federation, coefficients: Array, edges: Counts, replacements: Sequence[Mapping[str, Array]]
+    federation: Federation, coefficients: Array, edges: Counts, replacements: Sequence[Replacement]
 ) -> tuple[float, Array]:
     """AUC as it is, and how much it falls with each replacement. One sum.
 

@@ -1,10 +1,11 @@
-"""Heterogeneity: how far a model's performance differs between sites, from sums that no site's own figure can be read in.
+"""Heterogeneity: how far a model's performance differs between sites, from sums that tell no site's own figure.
 
 Each site computes its own AUC, calibration intercept and slope (of a survival model C-index and slope) on scores of
 models that have not seen it, each with its variance, and sends weighted sums: mean, variance between sites, and the
 interval in which the figure of another hospital is expected. AUC and C are pooled on the logit scale, where their
-estimates are closer to normal (Snell et al., Stat Methods Med Res 2018). A site whose figure cannot exist, or with fewer
-than minimum_count events (of a binary endpoint, or others), contributes nothing. Three sums for all models together.
+estimates are closer to normal (Snell et al., Stat Methods Med Res 2018). A site whose figure cannot exist, or with
+fewer than minimum_count events (of a binary endpoint, or others), contributes nothing. Three sums for all models
+together.
 
 Debray et al., BMJ 356:i6460, 2017; Riley, Higgins & Deeks, BMJ 342:d549, 2011.
 """
@@ -159,9 +160,8 @@ def summarise(
             if figure == "calibration_slope" and name not in log_hazards:
                 records[name][figure] = undefined("the score of this model is no log hazard")
             elif pooled is None or not kept[f, m]:
-                records[name][figure] = undefined(
-                    f"{int(who.sites[f, m])} sites have this figure, {least} are needed, each with {minimum_count} events"
-                )
+                have = f"{int(who.sites[f, m])} sites have this figure"
+                records[name][figure] = undefined(f"{have}, {least} are needed, each with {minimum_count} events")
             else:
                 records[name][figure] = _record(pooled, int(place[f, m]), logit=figure in ON_LOGIT_SCALE)
     return records

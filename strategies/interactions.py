@@ -85,14 +85,14 @@ def _with_error(figures: Figures, figure: str) -> tuple[float, float] | None:
     """Estimate and standard error; None where either is not there or nothing varies."""
     if figure == "auc":
         area = figures.get("auc", {})
-        pair = area.get("estimate"), area.get("se")
+        estimate, error = area.get("estimate"), area.get("se")
     else:
         calibration = figures.get("calibration", {})
-        limits = calibration.get("slope_ci")
-        half = (limits[1] - limits[0]) / 2 if isinstance(limits, list) else None
+        estimate, limits = calibration.get("slope"), calibration.get("slope_ci")
+        if not isinstance(limits, list):
+            return None
         # of a predicted number the interval is Student's, and the error stands beside it
-        error = None if half is None else calibration.get("slope_se", half / stats.norm.ppf(0.975))
-        pair = calibration.get("slope"), error
-    if not all(isinstance(value, float) for value in pair) or pair[1] <= 1e-9:
+        error = calibration.get("slope_se", (limits[1] - limits[0]) / 2 / stats.norm.ppf(0.975))
+    if not isinstance(estimate, float) or not isinstance(error, float) or error <= 1e-9:
         return None
-    return float(pair[0]), float(pair[1])
+    return float(estimate), float(error)

@@ -159,7 +159,7 @@ def _logistic_sets(by_fold: Start) -> TrainingSets:
     share = np.rint(e) / n
     return TrainingSets(
         held_out=np.concatenate([[EVERYBODY], usable]),
-        patients=n.astype(np.float64),
+        patients=n,
         held_out_weight=np.concatenate([[0.0], by_fold.patients[usable]]),
         intercept=special.logit(share)[:, None],
         null_loss=-special.xlogy(share, share) - special.xlogy(1 - share, 1 - share),
@@ -182,7 +182,7 @@ def _linear_sets(by_fold: Start) -> TrainingSets:
         raise NotIdentifiable("LASSO: the outcome has one value in a training set; nothing can be fitted")
     return TrainingSets(
         held_out=np.concatenate([[EVERYBODY], usable]),
-        patients=n.astype(np.float64),
+        patients=n,
         held_out_weight=np.concatenate([[0.0], by_fold.patients[usable]]),
         intercept=mean[:, None],
         null_loss=spread / 2,
@@ -193,5 +193,6 @@ def _linear_sets(by_fold: Start) -> TrainingSets:
 def _by_training_set(by_fold: Start, everybody: Start, usable: Counts) -> list[Array]:
     """Each field for all patients, and for all but each usable fold."""
     return [
-        np.concatenate([whole[None], (whole - part)[usable]]) for whole, part in zip(everybody, by_fold, strict=True)
+        np.concatenate([whole[None], (whole - part)[usable]]).astype(np.float64)
+        for whole, part in zip(everybody, by_fold, strict=True)
     ]

@@ -106,7 +106,7 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
     if values[0] <= SINGULAR:
         column = named[int(np.argmax(np.abs(vectors[:, 0])))]
         raise NotIdentifiable(f"linear regression: {column} is constant or a combination of others; drop it")
-    coefficients = np.linalg.solve(design, with_outcome)
+    coefficients = np.asarray(np.linalg.solve(design, with_outcome), dtype=np.float64)
     spread = squares - products[0, -1] ** 2 / patients
     if spread <= SINGULAR * squares:
         raise NotIdentifiable("linear regression: the outcome has one value; nothing can be fitted")
@@ -114,7 +114,7 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
     variance = left / (patients - predictors - 1)
     return Linear(
         coefficients=coefficients,
-        covariance=variance * np.linalg.inv(design),
+        covariance=np.asarray(variance * np.linalg.inv(design), dtype=np.float64),
         residual_variance=variance,
         r_squared=1 - left / float(spread),
         patients=patients,

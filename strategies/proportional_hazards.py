@@ -113,7 +113,8 @@ def examine(
     total = federation.sum(observed, bound=2.0**30, transform=transform, time_step=time_step, centre=centre)
     g = on_grid(fit.means.cell, transform, time_step) - centre
     # the residuals add up to zero at the solution
-    return _test(fit, total.by_time - g @ fit.means.x, np.zeros(len(fit.coefficients)), g.sum(), g @ g, fit.events)
+    none = np.zeros(len(fit.coefficients))
+    return _test(fit, total.by_time - g @ fit.means.x, none, float(g.sum()), float(g @ g), fit.events)
 
 
 def _test(fit: Cox, by_time: Array, residual: Array, first: float, second: float, events: int) -> HazardsTest:

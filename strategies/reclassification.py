@@ -48,8 +48,8 @@ def moves(rows: Scored, *, pairs: Counts, cutoffs: Counts) -> Moves:
         change = scores[:, a] - scores[:, b]
         np.add.at(direction[p], (outcome, 1 + np.sign(change)), 1)
         np.add.at(category[p], (outcome, 1 + high[:, a] - high[:, b]), 1)
-        np.add.at(difference[p], (outcome, 0), change)
-        np.add.at(difference[p], (outcome, 1), change**2)
+        np.add.at(difference[p, :, 0], outcome, change)
+        np.add.at(difference[p, :, 1], outcome, change**2)
     return Moves(direction, category, difference)
 
 

@@ -86,7 +86,7 @@ def stratum_terms(
     at, every = np.searchsorted(points, time, side="right"), np.arange(len(points))
     nothing = np.zeros(len(points))
     sums = _sums(rows, coefficients, at, len(points), every, nothing, nothing)
-    return points, deaths, LikelihoodTerms.of(sums, Thinning.of(deaths, ties), every)
+    return points.astype(np.float64), deaths, LikelihoodTerms.of(sums, Thinning.of(deaths, ties), every)
 
 
 def _sums(

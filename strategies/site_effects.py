@@ -152,7 +152,7 @@ def _quadrature(fixed: Array, y: Array, sd: float) -> tuple[Array, Array, float]
     nodes = mode + scale * points
     eta = fixed[:, None] + sd * nodes
     logs = y @ eta - np.logaddexp(0, eta).sum(0) - nodes**2 / 2 + points**2 + np.log(weights)
-    total = float(special.logsumexp(logs))
+    total = float(np.asarray(special.logsumexp(logs)))
     return nodes, np.exp(logs - total), total + float(np.log(scale) - np.log(2 * np.pi) / 2)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from cohortium.common.errors import Undefined
@@ -144,7 +145,7 @@ def figures(time: Array, events: Counts, at_risk: Counts, settings: Settings) ->
     return found
 
 
-def _known(at_risk: Counts, up_to: Array, minimum_count: int) -> Mapping[str, Any] | None:
+def _known(at_risk: Counts, up_to: NDArray[np.bool_], minimum_count: int) -> Mapping[str, Any] | None:
     """Why survival at a horizon is not shown, if it is not."""
     beyond = int(at_risk[~up_to][0]) if (~up_to).any() else 0
     if beyond == 0:

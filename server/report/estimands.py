@@ -76,8 +76,8 @@ def _fit(kind: str, model: Record, study: Record) -> str:
         "network": "Weights are averaged over the sites' local training; this approaches pooled training "
         "and does not equal it.",
         "mlp": "Full-batch gradients are summed over sites, which equals pooled training.",
-        "linear_svm": "Squared hinge over all training patients, the pooled solution; probabilities by Platt scaling of "
-        "out-of-fold decision values.",
+        "linear_svm": "Squared hinge over all training patients, the pooled solution; probabilities by Platt scaling "
+        "of out-of-fold decision values.",
         "rff_svm": "A support vector machine on public random Fourier features, which approximate an RBF kernel; "
         "probabilities by Platt scaling of out-of-fold decision values.",
         "gradient_boosting": "Trees grown on sums of gradients by bins over all training patients, as pooled training "
@@ -106,7 +106,7 @@ def _selection(model: Record) -> str:
 
 
 def _step(step: Record) -> str:
-    method = step.get("method", "")
+    method: str = step.get("method", "")
     if method == "screen":
         tests = {"mann_whitney": "Mann-Whitney test", "auc": "univariate AUC", "t": "t test"}
         tests["cox"] = "score test of a Cox model within sites"
@@ -128,7 +128,8 @@ def imputation_note(found: Record) -> list[str]:
     m, most = found["imputation"]["imputations"], max(found["imputation"]["missing_information"])
     return [
         f"Gaps were filled {m} times by chained equations; estimates are pooled by Rubin's rules, with Student "
-        f"intervals (degrees of freedom by Barnard and Rubin). Missing values account for up to {most:.0%} of a variance."
+        "intervals (degrees of freedom by Barnard and Rubin). Missing values account for up to "
+        f"{most:.0%} of a variance."
     ]
 
 

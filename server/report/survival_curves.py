@@ -14,7 +14,7 @@ DAYS_A_MONTH, DAYS_A_YEAR = 30.4375, 365.25
 
 
 What = Literal["survival", "incidence"]
-SHOWN: dict[What, tuple[float, str, str, str]] = {
+SHOWN: dict[What, tuple[float, str, Literal["lower left", "upper left"], str]] = {
     "survival": (1.0, "Survival probability", "lower left", "Kaplan-Meier curves"),
     "incidence": (0.0, "Cumulative incidence", "upper left", "Cumulative incidence of the event"),
 }

@@ -114,7 +114,7 @@ class _Explained:
         fallen = zip(self.variables, falls.tolist(), strict=True)
         return {"auc": auc, "variables": [{"variable": v, "fall": fall} for v, fall in fallen]}
 
-    def _replacement(self, variable: int, mean: Array, marginal: Array) -> dict[str, Array]:
+    def _replacement(self, variable: int, mean: Array, marginal: Array) -> explanation.Replacement:
         """Values and weights of a variable's marginal, on the standardised scale."""
         at = np.flatnonzero(self.group == variable)
         columns = [self.fit.columns.columns[i] for i in at]

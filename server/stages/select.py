@@ -37,8 +37,6 @@ def select(
         if len(columns) == 0:
             break
         told = {"method": step.method, "from": len(columns)}
-        if strength is None and isinstance(step, Correlation | Mrmr):
-            strength = np.abs(_t_test(federation, rows, columns).t)
         if isinstance(step, Screen) and step.test == "t":
             test = _t_test(federation, rows, columns)
             kept = screening.screen(test, step.p, keep_at_most=patients // 4)
@@ -52,10 +50,13 @@ def select(
             found = _rank_test(federation, step, rows, columns, patients // 4)
             kept = found.kept
             told |= {"test": step.test, "refined": found.undecided}
-        elif isinstance(step, Correlation):
-            kept = correlation.prune(_correlation(federation, step.coefficient, rows, columns), strength, step.r)
-        elif isinstance(step, Mrmr):
-            kept = mrmr.select(strength**2, _correlation(federation, "pearson", rows, columns), step.keep)
+        elif isinstance(step, Correlation | Mrmr):
+            if strength is None:
+                strength = np.abs(_t_test(federation, rows, columns).t)
+            if isinstance(step, Correlation):
+                kept = correlation.prune(_correlation(federation, step.coefficient, rows, columns), strength, step.r)
+            else:
+                kept = mrmr.select(strength**2, _correlation(federation, "pearson", rows, columns), step.keep)
         elif isinstance(step, StepwiseAic | StepwiseP):
             kept, way = stepwise.select(federation, model, rows, columns, step)
             told |= way

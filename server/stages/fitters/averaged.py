@@ -3,7 +3,8 @@
 The averaged model is what the study asked for, and what is validated; the exact one stands in its notes.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,14 +14,23 @@ from cohortium.server.stages.fitted import Fit, in_study_units
 from cohortium.strategies import local_fits
 from cohortium.strategies.rows import Array
 
+Exact = TypeVar("Exact")
 NO_ERRORS = "an average of local fits has no standard error"
 
 
-def average(federation: StudyFederation, name: str, view: dict[str, Any]) -> local_fits.Average:
-    """The mean of the local fits of a model over the rows of a view."""
+def beside_average(
+    federation: StudyFederation, name: str, view: dict[str, Any], exact: Callable[[], Exact]
+) -> tuple[Exact, local_fits.Average]:
+    """The exact fit, and the mean of the local fits of a model over the rows of a view, side by side."""
     study = federation.study
     asked = local_fits.asked_of(study.model[name], study.endpoint_of(name).kind)
-    return local_fits.fit(federation.rows(view), minimum_sites=federation.least_sites, **asked)
+
+    def average() -> local_fits.Average:
+        return local_fits.fit(federation.rows(view), minimum_sites=federation.least_sites, **asked)
+
+    tasks: list[Callable[[], Any]] = [exact, average]
+    fitted, mean = federation.together(tasks)
+    return fitted, mean
 
 
 def averaged(columns: Columns, exact: Fit, exact_coefficients: Array, mean: local_fits.Average) -> Fit:

@@ -8,7 +8,7 @@ from cohortium.common.study_analysis import LassoModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit, in_study_units
-from cohortium.server.stages.fitters.averaged import average, averaged
+from cohortium.server.stages.fitters.averaged import averaged, beside_average
 from cohortium.server.stages.outcome import Outcome, standardise
 from cohortium.server.stages.penalised import path_notes, path_view, penalised_path
 from cohortium.strategies.lasso_path import LassoPath
@@ -25,11 +25,8 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         return _chosen(columns, path, survival=False, outcome=outcome)
     if model.aggregation == "exact":
         return _chosen(columns, penalised_path(federation, rows, columns, model), survival=survival)
-    tasks: list[Any] = [
-        lambda: penalised_path(federation, rows, columns, model),
-        lambda: average(federation, name, path_view(federation, rows, columns, model)),
-    ]
-    path, mean = federation.together(tasks)
+    view = path_view(federation, rows, columns, model)
+    path, mean = beside_average(federation, name, view, lambda: penalised_path(federation, rows, columns, model))
     return averaged(columns, _chosen(columns, path, survival=survival), path.chosen, mean)
 
 

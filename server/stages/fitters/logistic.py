@@ -3,6 +3,7 @@
 Site effects and meta-analysis are in `by_site`.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from cohortium.common.study_analysis import LogisticModel
@@ -11,7 +12,7 @@ from cohortium.server.stages import inference
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit, in_study_units, labelled
 from cohortium.server.stages.fitters import by_site
-from cohortium.server.stages.fitters.averaged import average, averaged
+from cohortium.server.stages.fitters.averaged import averaged, beside_average
 from cohortium.server.stages.penalised import path_notes
 from cohortium.strategies import firth, likelihood, logistic
 
@@ -23,13 +24,12 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         return by_site.fit(federation, model, rows, columns)
     if model.penalty == "firth":
         return _firth(federation, model, rows, columns, path)
-    view = labelled(rows, columns)
 
     def of(some: Columns) -> logistic.Logistic:
         return logistic.fit(federation.rows(labelled(rows, some)), len(some), names=some.names)
 
     if model.aggregation == "fedavg":
-        fitted, mean = federation.together([lambda: of(columns), lambda: average(federation, name, view)])
+        fitted, mean = beside_average(federation, name, labelled(rows, columns), lambda: of(columns))
         exact = _fit(columns, fitted, _notes(columns, fitted, rows) | path_notes(path))
         return averaged(columns, exact, fitted.coefficients, mean)
     tests: dict[str, likelihood.ChiSquared] = {}
@@ -53,27 +53,25 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
 
 def _firth(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """As `fit`; its tests compare with the penalty of the full design, as logistf does."""
-    sums = federation.rows(labelled(rows, columns))
-    width, names = len(columns), columns.names
+    width = len(columns)
+
+    def of(zero: Sequence[int]) -> firth.Firth:
+        return firth.fit(federation.rows(labelled(rows, columns)), width, names=columns.names, zero=zero)
+
     tests: dict[str, likelihood.ChiSquared] = {}
     model_test = None
     if model.tests == "likelihood_ratio" and inference.final(rows):
-        nothing, (fitted, reduced) = federation.together(
-            [
-                lambda: firth.fit(sums, width, names=names, zero=range(width)),
-                lambda: inference.without_each(
-                    federation,
-                    columns,
-                    lambda: firth.fit(sums, width, names=names),
-                    lambda out: firth.fit(sums, width, names=names, zero=out),
-                ),
-            ]
-        )
         groups = inference.grouped(columns)
-        tests = {name: firth.ratio_test(fitted, without, len(groups[name])) for name, without in reduced.items()}
+        nothing, fitted, *reduced = federation.together(
+            [lambda zero=zero: of(zero) for zero in (range(width), (), *groups.values())]
+        )
+        tests = {
+            variable: firth.ratio_test(fitted, without, len(out))
+            for (variable, out), without in zip(groups.items(), reduced, strict=True)
+        }
         model_test = firth.ratio_test(fitted, nothing, width)
     else:
-        fitted = firth.fit(sums, width, names=names)
+        fitted = of(())
     notes = {
         "log_likelihood": fitted.log_likelihood,
         "penalised_log_likelihood": fitted.penalised_log_likelihood,

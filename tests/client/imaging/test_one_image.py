@@ -118,7 +118,7 @@ def test_a_label_among_several(tmp_path):
         for label in (2, 4)
     ]
     assert sizes == pytest.approx([(labels == label).sum() * np.prod(SPACING_MM) for label in (2, 4)])
-    with pytest.raises(CaseError, match="mask lacks the label.*no voxel is 3"):
+    with pytest.raises(CaseError, match=r"mask lacks the label.*no voxel is 3"):
         features_of(image, mask, Settings(bin_count=8, label=3))
 
 
