@@ -24,6 +24,7 @@ import pandas as pd
 import pooled_binary as binary
 import pooled_sites as sites
 import pooled_survival as survival
+import recompute_numbers as numbers
 import recompute_scores as scores
 import recompute_times as times
 from recompute_table import EXACT, Table
@@ -57,10 +58,10 @@ class Run:
     def outcome(self, endpoint):
         """Columns of an endpoint: outcome, or time and event."""
         table = self.study["endpoint"][endpoint]
-        return [table["column"]] if table["kind"] == "binary" else [table["time"], table["event"]]
+        return [table["time"], table["event"]] if table["kind"] == "survival" else [table["column"]]
 
     def kind(self, endpoint):
-        """``binary`` or ``survival``."""
+        """``binary``, ``survival`` or ``continuous``."""
         return self.study["endpoint"][endpoint]["kind"]
 
     def scores(self, patients, cohort, model):
@@ -98,6 +99,10 @@ def check(out):
                 continue
             endpoint, where = run.endpoint(cohort, model), f"{model}, {cohort}"
             patients = run.cohort(cohort, endpoint)
+            if run.kind(endpoint) == "continuous":
+                y = patients[run.outcome(endpoint)[0]].to_numpy()
+                numbers.check_figures(table, figures, where, y, run.scores(patients, cohort, model))
+                continue
             events = patients[run.outcome(endpoint)[-1]].sum()
             table.compare("patients, events", where, [figures["n"], figures["events"]], [len(patients), events])
             if run.kind(endpoint) == "binary":
@@ -106,8 +111,16 @@ def check(out):
                 check_survival(run, table, model, cohort, endpoint, figures["survival"], where)
             check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
     for entry in run.results["comparisons"]:
+        if entry["test"] == "absolute_error":
+            patients = run.cohort(entry["cohort"], run.endpoint(entry["cohort"], entry["a"]))
+            y = patients[run.outcome(run.endpoint(entry["cohort"], entry["a"]))[0]].to_numpy()
+            pair = [run.scores(patients, entry["cohort"], model) for model in (entry["a"], entry["b"])]
+            numbers.check_comparison(table, entry, y, *pair)
+            continue
         check_comparison(run, table, entry)
     for entry in run.results["interactions"]:
+        if run.kind(run.endpoint(entry["cohort"], entry["model"])) == "continuous":
+            continue  # not checked here: the slopes are in the calibration of each subgroup
         scores.check_interaction(table, entry, lambda cohort, model=entry["model"]: labelled(run, model, cohort)[1:4])
     for kind in ("comparisons", "interactions"):
         scores.check_adjusted(table, kind, run.results[kind])
