@@ -10,7 +10,7 @@ agreed to that with its opt-in, by which it sends its own sums in the clear.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size"
 
 
 def check(
-    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: NamedTuple
+    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any
 ) -> None:
     """Refuse a question that is finer than this study, as approved, allows.
 

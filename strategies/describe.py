@@ -56,7 +56,7 @@ def describe_part(ask: Ask, study: Study, part: str) -> list[Entry]:
     def counted(variables: Sequence[Variable]) -> list[Entry]:
         (variable,) = variables
         names = [level_text(level) for level in variable.levels]
-        named = {"variable": variable.name, "kind": variable.kind, "cohort": part, "groups": groups}
+        named: dict[str, Any] = {"variable": variable.name, "kind": variable.kind, "cohort": part, "groups": groups}
         try:
             described = table_one.categorical(rows(variable, group=primary), len(names), len(groups))
             return [table_one.categorical_entry(described, 0, level_names=names, **named)]
