@@ -53,9 +53,7 @@ NUMBERS = {
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
 
 
-def check(
-    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any
-) -> None:
+def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
     """Refuse a question that is finer than this study, as approved, allows.
 
     Parameters
