@@ -148,7 +148,9 @@ def test_groups_are_deciles_of_whole_cells():
 
 
 def test_small_groups_join_their_neighbours():
-    groups = calibration_groups.groups(np.array([[1, 5, 5, 5, 1], [1, 1, 1, 1, 1]]), np.arange(5) * 1000, wanted=5, minimum=5)
+    groups = calibration_groups.groups(
+        np.array([[1, 5, 5, 5, 1], [1, 1, 1, 1, 1]]), np.arange(5) * 1000, wanted=5, minimum=5
+    )
     assert groups.patients.sum() == 22
     assert groups.patients.min() >= 5
 
