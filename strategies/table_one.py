@@ -4,9 +4,9 @@ Federated pieces (`continuous`, `categorical`) and the pure functions that write
 results.json. A group is an outcome class (0, 1) or whatever else the rows' group codes stand for.
 
 An entry: {"variable", "kind", "unit", "cohort", "groups": {NAME: {"n", "missing", "mean", "sd", "median", "q1", "q3"}},
-"p", "test"} and, of two groups, what group_differences.py gives; of a counted variable, a group is {"n", "missing",
-"levels": {LEVEL: count}}. n counts the patients whose value is known. A figure that does not exist is {"undefined":
-reason}.
+"p", "test"} and, of two groups, "overall" (both groups: of a continuous variable without quartiles) and what
+group_differences.py gives; of a counted variable, a group is {"n", "missing", "levels": {LEVEL: count}}. n counts the
+patients whose value is known. A figure that does not exist is {"undefined": reason}.
 
 Where a few missing values must not be told (strategies/describe.py), the first level of a counted variable is "LEVEL or
 missing", and a continuous variable has the one group "all"; "p", and the counts that would tell, are withheld.
@@ -104,7 +104,22 @@ def continuous_entry(
         none = dict.fromkeys(("p_mann_whitney", "p_mann_whitney_bounds"), group_differences.ALIKE)
         known = {"p_mann_whitney": float(described.ranks.p[column]), "p_mann_whitney_bounds": bounds}
         entry |= none if alike else known
-    return entry | (group_differences.of_means(n, mean, sd) | _missing(figures) if len(groups) == 2 else {})
+    if len(groups) != 2:
+        return entry
+    return (
+        entry | {"overall": _both(figures, n, mean, sd)} | group_differences.of_means(n, mean, sd) | _missing(figures)
+    )
+
+
+def _both(figures: dict[str, Any], n: Counts, mean: Array, sd: Array) -> dict[str, Any]:
+    """Mean and SD of all groups together, from those of each; n, mean and sd (g,), NaN where a group has too few."""
+    mean, within = np.where(n > 0, mean, 0.0), np.where(n > 1, (n - 1) * sd**2, 0.0).sum()
+    known = n.sum()
+    centre = (n * mean).sum() / max(known, 1)
+    spread = np.sqrt((within + (n * (mean - centre) ** 2).sum()) / max(known - 1, 1))
+    missing = sum(figure["missing"] for figure in figures.values())
+    exact = {"mean": _figure(centre, known > 0), "sd": _figure(spread, known > 1)}
+    return {"n": int(known), "missing": missing} | exact
 
 
 def _described(moments_: Moments, quartiles: Array, column: int) -> dict[str, Any]:
@@ -145,8 +160,9 @@ def merged_entry(
     entry = categorical_entry(described, 0, level_names=names, **named)
     few = {"withheld": f"told only together with {first}: a site has too few missing values in a group"}
     figures = {name: figure | {"missing": few} for name, figure in entry["groups"].items()}
+    overall = {"overall": entry["overall"] | {"missing": few}} if "overall" in entry else {}
     by_group = dict.fromkeys(entry.keys() & {"p", "p_missing", "standardised_difference"}, few)
-    return entry | {"groups": figures} | by_group
+    return entry | {"groups": figures} | overall | by_group
 
 
 def categorical_entry(
@@ -171,7 +187,14 @@ def categorical_entry(
     }
     test, p = independence(table)
     entry = _entry(kind, variable, "", cohort, figures, p, test)
-    return entry | (group_differences.of_levels(table) | _missing(figures) if len(groups) == 2 else {})
+    if len(groups) != 2:
+        return entry
+    overall = {
+        "n": int(table.sum()),
+        "missing": sum(figure["missing"] for figure in figures.values()),
+        "levels": dict(zip(level_names, table.sum(0).tolist(), strict=True)),
+    }
+    return entry | {"overall": overall} | group_differences.of_levels(table) | _missing(figures)
 
 
 def analysis_of_variance(n: Counts, mean: Array, sd: Array) -> float:

@@ -79,7 +79,7 @@ def table_one(entries: Sequence[Record], caption: str) -> Grid | None:
     if not entries:
         return None
     cohorts = list(dict.fromkeys(sorted((_cohort(entry) for entry in entries), key=_cohort_rank)))
-    groups = list(dict.fromkeys(group for entry in entries for group in entry.get("groups") or ()))
+    groups = list(dict.fromkeys(group for entry in entries for group in _groups(entry)))
     tests = [TESTS[test] for test in TESTS if any(entry.get("test") == test for entry in entries)]
     last = ["p", DIFFERENCE] if any("standardised_difference" in entry for entry in entries) else ["p"]
     heads = [head for cohort in cohorts for head in (*(_head(entries, cohort, group) for group in groups), *last)]
@@ -100,7 +100,7 @@ def table_one(entries: Sequence[Record], caption: str) -> Grid | None:
 def _head(entries: Sequence[Record], cohort: str, group: str) -> str:
     label = {"0": "No event", "1": "Event", "all": "All"}.get(group, words(group))
     for entry in entries:
-        figure = (entry.get("groups") or {}).get(group) if _cohort(entry) == cohort else None
+        figure = _groups(entry).get(group) if _cohort(entry) == cohort else None
         known, missing = (figure or {}).get("n"), (figure or {}).get("missing", 0)
         if isinstance(known, int) and isinstance(missing, int):
             return f"{label} (n\u202f=\u202f{count(known + missing)})"
@@ -117,7 +117,7 @@ def _cohort_rank(cohort: str) -> int:
 
 def _variable(grid: Grid, variable: str, entries: Sequence[Record], groups: Sequence[str]) -> None:
     unit = next((f", {entry['unit']}" for entry in entries if entry.get("unit")), "")
-    levels = list(dict.fromkeys(level for entry in entries for level in _levels(entry)))
+    levels = _in_order([level for entry in entries for level in _levels(entry)])
     if levels or any(entry.get("kind") in COUNTED for entry in entries):
         _row(grid, f"{words(variable)}{unit}, n (%)", entries, groups, lambda _: "")
         for level in levels:
@@ -142,7 +142,7 @@ def _row(
 ) -> None:
     cells = []
     for entry in entries:
-        figures = entry.get("groups") or {}
+        figures = _groups(entry)
         of_groups = [entry if absent(entry) else figures.get(group) for group in groups]
         # Why a whole group is not there is said once, in the variable's first row.
         cells += [grid.cell(figure, write) if with_p or not absent(figure) else "" for figure in of_groups]
@@ -156,11 +156,23 @@ def _row(
 
 
 def _figures(entry: Record) -> list[Record]:
-    return [figure for figure in (entry.get("groups") or {}).values() if not absent(figure)]
+    return [figure for figure in _groups(entry).values() if not absent(figure)]
+
+
+def _groups(entry: Record) -> Record:
+    """Figures by group, and of all of them together."""
+    overall = {"all": entry["overall"]} if "overall" in entry else {}
+    return {**overall, **(entry.get("groups") or {})}
 
 
 def _levels(entry: Record) -> list[str]:
     return [str(level) for figure in _figures(entry) for level in figure.get("levels") or ()]
+
+
+def _in_order(levels: Sequence[str]) -> list[str]:
+    """Each level once; "LEVEL or missing" beside LEVEL, which another cohort may tell apart."""
+    bases = list(dict.fromkeys(level.removesuffix(" or missing") for level in levels))
+    return sorted(dict.fromkeys(levels), key=lambda level: bases.index(level.removesuffix(" or missing")))
 
 
 def _share(figure: Record, level: str) -> str:
@@ -184,6 +196,8 @@ def _mean(figure: Record) -> str:
 
 
 def _median(figure: Record) -> str:
+    if "median" not in figure:  # of all groups together
+        return "–"
     return f"{_number(figure.get('median'))} [{_number(figure.get('q1'))}–{_number(figure.get('q3'))}]"
 
 

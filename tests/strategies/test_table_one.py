@@ -47,6 +47,9 @@ def test_continuous_variables_equal_pandas_and_scipy(rows):
             assert [figures["mean"], figures["sd"]] == pytest.approx([theirs["mean"], theirs["std"]], rel=1e-12)
             quartiles = [figures["q1"], figures["median"], figures["q3"]]
             assert quartiles == pytest.approx(theirs[["25%", "50%", "75%"]].tolist(), rel=2**-20)  # 32 bits
+        overall, column = entries[j]["overall"], pd.Series(rows.x[:, j])
+        assert [overall["n"], overall["missing"]] == [column.count(), column.isna().sum()]
+        assert [overall["mean"], overall["sd"]] == pytest.approx([column.mean(), column.std()], rel=1e-12)
         known = [values.dropna() for _, values in by_group]
         assert entries[j]["p"] == pytest.approx(stats.ttest_ind(*known).pvalue, rel=1e-10)
         assert entries[j]["test"] == "t"
