@@ -10,7 +10,7 @@ from typing import Any
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.strategies import views
-from cohortium.strategies.view_patients import outcome_class
+from cohortium.strategies.view_patients import fold_numbers, outcome_class, repeat_of
 
 COHORT = "figures.cohort"
 """Name of the finished figures of a cohort on an allow list."""
@@ -24,7 +24,7 @@ def check_left_out(study: Study, statistic: str, view: Mapping[str, Any]) -> Non
     SumRefused
         Names the rule.
     """
-    folds, sites = views.cross_validation_folds(study), len(study.split.train)
+    folds, sites = fold_numbers(study, study.split.repeats).start, len(study.split.train)
     without = list(view["rows"].get("without") or ())
     asked = study.validation.leave_one_site_out
     left_out = [number for number in without if type(number) is not int or not 0 <= number < folds]
@@ -34,6 +34,13 @@ def check_left_out(study: Study, statistic: str, view: Mapping[str, Any]) -> Non
             statistic,
             "it is to leave out what is no fold of this study; a site may be left out, one at a time, where the study "
             "has leave_one_site_out, an opt-in of every site",
+        )
+    repeats = {repeat_of(study, [number]) for number in without if number not in left_out}
+    if len(repeats) > 1 or (left_out and repeats - {0}):
+        raise SumRefused(
+            statistic,
+            "it is to leave out folds of two repeats of cross-validation, or of a further one beside a site; no fit of "
+            "the study does",
         )
     own_scores = view.get("of") == "left_out_site" and view["rows"]["part"] == "train" and not view["rows"].get("where")
     if statistic.startswith("heterogeneity.") and not (asked and own_scores):

@@ -264,11 +264,15 @@ class Split(Keys):
     internal_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     part_column: PartColumn | None = None
     folds: Annotated[int, Field(ge=2, le=50)] | None = None
+    # left out of the hash where it is 1: a study without it is the study it always was
+    repeats: Annotated[int, Field(ge=1, le=50, exclude_if=lambda value: value == 1)] = 1
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.internal_fraction is not None and self.part_column is not None:
             raise ValueError("internal_fraction and part_column exclude each other; keep one")
+        if self.repeats > 1 and self.folds is None:
+            raise ValueError(f"repeats = {self.repeats} repeats a cross-validation, and there is none; give folds")
         for key in ("train", "external"):
             names = getattr(self, key)
             if len(set(names)) != len(names):

@@ -42,7 +42,7 @@ def predicted(view: Mapping[str, Any], context: Context) -> Matrix:
     signs; and for each of the view's ``pairs`` (a, b) of models how much larger the error of a is without its sign.
     """
     y = values(context, view["endpoint"])
-    scores = np.column_stack([views.score(context, model, view["of"]) for model in view["models"]])
+    scores = views.scores(view, context)
     error = scores - y[:, None]
     pairs = np.asarray(view.get("pairs", ()), dtype=np.int64).reshape(-1, 2)
     larger = np.abs(error)[:, pairs[:, 0]] - np.abs(error)[:, pairs[:, 1]]

@@ -1,6 +1,6 @@
 """View patients: what a view is cooked from, and which patients of a site's table it is about."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,20 @@ def cross_validation_folds(study: Study) -> int:
     return study.split.folds or STACK_FOLDS
 
 
-def folds_of(context: Context) -> NDArray[np.int64]:
-    """Cross-validation fold of each patient of the table, -1 outside train; (n,)."""
+def fold_numbers(study: Study, repeat: int = 0) -> range:
+    """Numbers that stand for the folds of a repeat of cross-validation; the first one's start at 0."""
+    folds = cross_validation_folds(study)
+    return range(repeat * folds, (repeat + 1) * folds)
+
+
+def repeat_of(study: Study, without: Iterable[int]) -> int:
+    """The repeat of which a replicate leaves out folds; the first one, 0, where it leaves out none."""
+    folds, first_site = cross_validation_folds(study), fold_numbers(study, study.split.repeats).start
+    return next((number // folds for number in without if number < first_site), 0)
+
+
+def folds_of(context: Context, repeat: int = 0) -> NDArray[np.int64]:
+    """Number of each patient's fold in a repeat of cross-validation, -1 outside train; (n,)."""
 
     def assign() -> NDArray[np.int64]:
         train = context.table.part == "train"
@@ -53,10 +65,12 @@ def folds_of(context: Context) -> NDArray[np.int64]:
             context.table.patient_id[train],
             outcome_class(context, study.study.primary)[train],
             cross_validation_folds(study),
+            label=f"repeat{repeat + 1}" if repeat else "",
         )
+        folds[train] += fold_numbers(study, repeat).start
         return folds
 
-    return context.once("folds", assign)
+    return context.once(("folds", repeat), assign)
 
 
 def site_offset(study: Study, site: str) -> int:
@@ -67,17 +81,24 @@ def site_offset(study: Study, site: str) -> int:
 
 def left_out_number(study: Study, site: str) -> int:
     """Number that stands for a training site among what a replicate leaves out; those of the folds come before."""
-    return cross_validation_folds(study) + sorted(study.split.train).index(site)
+    return fold_numbers(study, study.split.repeats).start + sorted(study.split.train).index(site)
+
+
+def further_repeats(study: Study) -> list[str]:
+    """Names of the repeats of cross-validation after the first: ``"repeat2"`` ..."""
+    return [f"repeat{number}" for number in range(2, study.split.repeats + 1)]
 
 
 def unseen(context: Context, of: str) -> list[tuple[NDArray[np.bool_], tuple[int, ...]]]:
     """Training patients, (n,) each time, and the replicate that has not seen them.
 
-    `of`: ``"out_of_fold"`` (each fold's), ``"left_out_site"`` (this site's) or ``"final"`` (there is none).
+    `of`: ``"out_of_fold"`` (each fold's), ``"repeat2"`` ... (each fold's of a further repeat), ``"left_out_site"``
+    (this site's) or ``"final"`` (there is none).
     """
-    if of == "out_of_fold":
-        folds = folds_of(context)
-        return [(folds == fold, (fold,)) for fold in range(cross_validation_folds(context.study))]
+    repeats = ["out_of_fold", *further_repeats(context.study)]
+    if of in repeats:
+        folds = folds_of(context, repeats.index(of))
+        return [(folds == fold, (fold,)) for fold in fold_numbers(context.study, repeats.index(of))]
     if of == "left_out_site" and context.site in context.study.split.train:
         return [(context.table.part == "train", (left_out_number(context.study, context.site),))]
     return []
@@ -99,12 +120,13 @@ def outcome_class(context: Context, endpoint: str) -> NDArray[np.int64]:
 def selected(context: Context, rows: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Patients of ``{"part", "without": what is left out, "where": [variable, value], "endpoint"}``; (n,).
 
-    What is left out: folds, and the `left_out_number` of a site, which then has no patients.
+    What is left out: folds of one repeat, and the `left_out_number` of a site, which then has no patients.
     """
     table = context.table
     chosen = table.part == rows["part"]
     if rows.get("without"):
-        chosen &= ~np.isin(folds_of(context), np.asarray(rows["without"], dtype=np.int64))
+        folds = folds_of(context, repeat_of(context.study, rows["without"]))
+        chosen &= ~np.isin(folds, np.asarray(rows["without"], dtype=np.int64))
         trains = context.site in context.study.split.train
         if trains and left_out_number(context.study, context.site) in rows["without"]:
             chosen[:] = False

@@ -35,9 +35,10 @@ from cohortium.strategies.rows import (
 )
 from cohortium.strategies.view_patients import (
     Context,
-    cross_validation_folds,
+    fold_numbers,
     folds_of,
     outcome_class,
+    repeat_of,
     selected,
     site_offset,
     unseen,
@@ -149,24 +150,27 @@ def linear_predictor(context: Context, model: str, without: tuple[int, ...] = ()
 
 def out_of_fold(context: Context, model: str, without: tuple[int, ...] = ()) -> Array:
     """Linear predictor in which no training patient has helped to make its own value, (n,)."""
-    folds = folds_of(context)
+    repeat = repeat_of(context.study, without)
+    folds = folds_of(context, repeat)
     values = linear_predictor(context, model, without).copy()
-    for fold in range(cross_validation_folds(context.study)):
+    for fold in fold_numbers(context.study, repeat):
         held_out = folds == fold
         if fold not in without and held_out.any():
             values[held_out] = linear_predictor(context, model, tuple(sorted({*without, fold})))[held_out]
     return values
 
 
-def score(context: Context, model: str, of: str) -> Array:
+def score(context: Context, model: str, of: str, without: tuple[int, ...] = ()) -> Array:
     """Reported score on its grid: a probability for a binary model, else the linear predictor; (n,).
 
     That of a continuous endpoint is a number in its unit, not rounded: no grid would fit every unit.
 
     `of`: ``"final"`` (the final model for everybody), ``"out_of_fold"`` (a training patient's from the model that has
-    not seen its fold) or ``"left_out_site"`` (from the one that has not seen its site).
+    not seen its fold), ``"repeat2"`` ... (the same with the folds of a further repeat) or ``"left_out_site"`` (from the
+    one that has not seen its site).
+    `without` names the replicate that takes the place of the final model.
     """
-    values = linear_predictor(context, model).copy()
+    values = linear_predictor(context, model, without).copy()
     for held_out, without in unseen(context, of):
         if held_out.any():
             values[held_out] = linear_predictor(context, model, without)[held_out]
@@ -176,6 +180,12 @@ def score(context: Context, model: str, of: str) -> Array:
         # 1 / (1 + exp(-z)) in the form that overflows for no z
         values = np.exp(-np.logaddexp(0.0, -values))
     return np.rint(values * SCORES_PER_UNIT) / SCORES_PER_UNIT
+
+
+def scores(view: View, context: Context) -> Array:
+    """Scores of a view's models, of the fits that have not seen what the view leaves out; (n, models)."""
+    without = tuple(view["rows"].get("without", ()))
+    return np.column_stack([score(context, model, view["of"], without) for model in view["models"]])
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
@@ -248,9 +258,8 @@ def survival_times(context: Context, endpoint: str, time_step: float | None) -> 
 
 def _scored(view: View, context: Context) -> Scored:
     rows = selected(context, view["rows"])
-    scores = [score(context, model, view["of"])[rows] for model in view["models"]]
     return Scored(
-        score=np.column_stack(scores),
+        score=scores(view, context)[rows],
         y=outcome_class(context, view["endpoint"])[rows].astype(np.float64),
         fold=folds_of(context)[rows] if view["of"] == "out_of_fold" else np.zeros(int(rows.sum()), dtype=np.int64),
     )
@@ -259,8 +268,7 @@ def _scored(view: View, context: Context) -> Scored:
 def _scored_survival(view: View, context: Context) -> ScoredSurvival:
     rows = selected(context, view["rows"])
     time, event = survival_times(context, view["endpoint"], view.get("time_step"))
-    scores = [score(context, model, view["of"])[rows] for model in view["models"]]
-    return ScoredSurvival(score=np.column_stack(scores), time=time[rows], event=event[rows])
+    return ScoredSurvival(score=scores(view, context)[rows], time=time[rows], event=event[rows])
 
 
 def _incomplete(view: View, context: Context) -> NamedTuple:
