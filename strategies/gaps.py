@@ -30,12 +30,12 @@ def filled(context: views.Context, block: Mapping[str, Any]) -> Array:
     return values[:, [published["terms"].index(term) for term in block["terms"]]]
 
 
-def keys(context: views.Context) -> Counts:
-    """Keyed hash of every patient of the table, (n,), from which draws for its gaps are made."""
+def keys(context: views.Context, purpose: str = "impute") -> Counts:
+    """Keyed hash of every patient of the table, (n,), from which draws for its gaps are made, or other choices."""
 
     def compute() -> Counts:
         seed, ids = context.study.study.seed, context.table.patient_id
-        hashes = [keyed_hash("impute", seed, context.site, patient_id) for patient_id in ids]
+        hashes = [keyed_hash(purpose, seed, context.site, patient_id) for patient_id in ids]
         return np.array(hashes, dtype=np.uint64).view(np.int64)
 
-    return context.once("imputation keys", compute)
+    return context.once(("keys", purpose), compute)

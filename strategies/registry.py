@@ -16,7 +16,7 @@ MODULES = (
     "heterogeneity", "icc", "lasso", "lasso_cox", "levels", "local_fits",
     "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
     "quantiles", "rank_correlation", "rank_tests", "reclassification",
-    "score_bins", "screening", "site_effects", "slope_within_sites", "survival",
+    "score_bins", "screening", "shapley", "site_effects", "slope_within_sites", "survival",
     "survival_calibration", "survival_groups", "table_one",
 )  # fmt: skip
 """The files under strategies/ whose local halves may be asked for; the first word of a statistic's name."""

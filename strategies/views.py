@@ -277,6 +277,14 @@ def _incomplete(view: View, context: Context) -> NamedTuple:
     return gaps.incomplete(view, context)
 
 
+def _keyed(view: View, context: Context) -> NamedTuple:
+    from cohortium.strategies import gaps, shapley  # only where a model is explained
+
+    rows = selected(context, view["rows"])
+    x = design(context, view, tuple(view["rows"].get("without", ())), "out_of_fold")
+    return shapley.Keyed(x=x[rows], key=gaps.keys(context, "explain")[rows])
+
+
 def _outcome(view: View, context: Context) -> Matrix:
     from cohortium.strategies import view_continuous
 
@@ -301,6 +309,7 @@ def _scored_competing(view: View, context: Context) -> ScoredCompeting:
 KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "matrix": _matrix,
     "incomplete": _incomplete,
+    "keyed": _keyed,
     "outcome": _outcome,
     "predicted": _predicted,
     "labelled": _labelled,
