@@ -5,7 +5,7 @@ models that have not seen it, each with its variance, and sends weighted sums: m
 interval in which the figure of another hospital is expected. AUC and C are pooled on the logit scale, where their
 estimates are closer to normal (Snell et al., Stat Methods Med Res 2018). A site whose figure cannot exist, or with
 fewer than minimum_count events (of a binary endpoint, or others), contributes nothing. Three sums for all models
-together.
+together, about seven where the variance between sites is by REML.
 
 Debray et al., BMJ 356:i6460, 2017; Riley, Higgins & Deeks, BMJ 342:d549, 2011.
 """
@@ -18,8 +18,9 @@ from scipy import special, stats
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, PooledSites, statistic
-from cohortium.strategies import calibration, concordance, discrimination, slope_within_sites
-from cohortium.strategies.meta_analysis import Meta, Sums, contribution, pool
+from cohortium.strategies import calibration, concordance, discrimination, restricted_likelihood, slope_within_sites
+from cohortium.strategies.meta_analysis import METHODS, Between, Meta, Sums, contribution, pool
+from cohortium.strategies.restricted_likelihood import Restricted
 from cohortium.strategies.rows import Array, Counts, Scored, ScoredSurvival
 from cohortium.strategies.score_bins import GRID
 from cohortium.strategies.validation_settings import Figure, undefined
@@ -59,6 +60,18 @@ def sums(
     part = contribution(np.where(known, estimate, centre), np.where(known, variance, 1.0), tau2, centre)
     powers = {"weight": 1, "first": 1, "second": 1, "square": 2}
     return Sums(**{name: np.where(known, getattr(part, name) / unit**p, 0.0) for name, p in powers.items()})
+
+
+@statistic("heterogeneity.restricted", adds_over="sites")
+def restricted(
+    rows: Scored | ScoredSurvival, *, minimum_count: int, time_step: float, tau2: Array, centre: Array, unit: Array
+) -> Restricted:
+    """Parts of the derivatives of the restricted likelihood, in `unit`s; all (figures, models)."""
+    estimate, variance = estimates(rows, minimum_count, time_step)
+    known = np.isfinite(estimate)
+    estimate, variance = np.where(known, estimate, centre), np.where(known, variance, 1.0)
+    part = restricted_likelihood.contribution(estimate, variance, tau2, centre, unit)
+    return Restricted(*(np.where(known, field, 0.0) for field in part))
 
 
 def estimates(rows: Scored | ScoredSurvival, minimum_count: int, time_step: float = 1.0) -> tuple[Array, Array]:
@@ -123,6 +136,7 @@ def summarise(
     minimum_sites: int,
     time_step: float = 1.0,
     log_hazards: Sequence[str] = (),
+    between: Between = "dl",
 ) -> dict[str, dict[str, Figure]]:
     """Mean and heterogeneity of every figure of every model over the sites; three sums.
 
@@ -134,6 +148,8 @@ def summarise(
         Fewest sites of a summary; three at least.
     log_hazards : sequence of str
         Survival models whose score is a log relative hazard, so that it has a slope.
+    between : {"dl", "reml"}
+        How the variance between sites is estimated.
 
     Returns
     -------
@@ -152,7 +168,14 @@ def summarise(
         back = unit[kept]
         return Sums(*((field[kept] * back ** (1 + (i == 3))) for i, field in enumerate(found)))
 
-    pooled = pool(ask, int(kept.sum()), who.sites[kept], 0) if kept.any() else None
+    def ask_restricted(tau2: Array, centre: Array, unit: Array) -> Restricted:
+        full = np.ones((3, *kept.shape))
+        full[:, kept] = tau2, centre, unit
+        found = federation.sum(restricted, **asked, tau2=full[0], centre=full[1], unit=full[2])
+        return Restricted(*(field[kept] for field in found))
+
+    by_reml = ask_restricted if between == "reml" else None
+    pooled = pool(ask, int(kept.sum()), who.sites[kept], 0, by_reml) if kept.any() else None
     place = np.cumsum(kept).reshape(kept.shape) - 1
     records: dict[str, dict[str, Figure]] = {name: {} for name in models}
     for f, figure in enumerate(figures):
@@ -164,6 +187,7 @@ def summarise(
                 records[name][figure] = undefined(f"{have}, {least} are needed, each with {minimum_count} events")
             else:
                 records[name][figure] = _record(pooled, int(place[f, m]), logit=figure in ON_LOGIT_SCALE)
+                records[name][figure] |= {} if between == "dl" else {"method": METHODS[between]}
     return records
 
 

@@ -1,23 +1,29 @@
 """Meta-analysis: the sites' own logistic fits pooled by inverse variance, and how far they differ; no site's leaves it.
 
 First who can fit is counted; then two sums: of weights at no variance between sites (Cochran's Q, tau2 by DerSimonian
-and Laird), and of weights at that tau2. Each coefficient is pooled by itself.
+and Laird), and of weights at that tau2, or one a step from there to the restricted maximum (`restricted_likelihood`).
+Each coefficient is pooled by itself.
 
 DerSimonian & Laird, Controlled Clinical Trials 7:177, 1986; Higgins, Thompson & Spiegelhalter, JRSS A 172:137, 2009.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import Federation, PooledSites, statistic
-from cohortium.strategies import logistic
+from cohortium.strategies import logistic, restricted_likelihood
 from cohortium.strategies.local_fits import FEWEST, LARGEST
+from cohortium.strategies.restricted_likelihood import Restricted
 from cohortium.strategies.rows import Array, Counts, Labelled
+
+Between = Literal["dl", "reml"]
+"""How the variance between sites is estimated."""
+METHODS: dict[Between, str] = {"dl": "DerSimonian-Laird", "reml": "REML"}
 
 
 class Able(NamedTuple):
@@ -53,6 +59,15 @@ def sums(rows: Labelled, *, tau2: Array, centre: Array) -> Sums:
     if fitted is None:
         return Sums(*(np.zeros(rows.x.shape[1] + 1) for _ in Sums._fields))
     return contribution(fitted.coefficients, np.diag(fitted.covariance), tau2, centre)
+
+
+@statistic("meta_analysis.restricted", adds_over="sites")
+def restricted(rows: Labelled, *, tau2: Array, centre: Array, unit: Array) -> Restricted:
+    """The site's part of the derivatives of the restricted likelihood; parameters (p + 1,)."""
+    fitted = _local(rows)
+    if fitted is None:
+        return Restricted(*(np.zeros(rows.x.shape[1] + 1) for _ in Restricted._fields))
+    return restricted_likelihood.contribution(fitted.coefficients, np.diag(fitted.covariance), tau2, centre, unit)
 
 
 def contribution(estimate: Array, variance: Array, tau2: Array, centre: Array) -> Sums:
@@ -120,8 +135,8 @@ class Meta:
         return self.coefficients[:, None] + half[:, None] * [-1, 1]
 
 
-def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> Meta:
-    """Pool the sites' own fits; three sums.
+def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3, between: Between = "dl") -> Meta:
+    """Pool the sites' own fits; three sums, by REML about seven.
 
     Raises
     ------
@@ -138,11 +153,21 @@ def fit(federation: Federation, predictors: int, *, minimum_sites: int = 3) -> M
     def ask(tau2: Array, centre: Array) -> Sums:
         return federation.sum(sums, tau2=tau2, centre=centre)
 
-    return pool(ask, predictors + 1, int(who.sites), int(who.patients))
+    def ask_restricted(tau2: Array, centre: Array, unit: Array) -> Restricted:
+        return federation.sum(restricted, tau2=tau2, centre=centre, unit=unit)
+
+    by_reml = ask_restricted if between == "reml" else None
+    return pool(ask, predictors + 1, int(who.sites), int(who.patients), by_reml)
 
 
-def pool(ask: Callable[[Array, Array], Sums], k: int, sites: int | Counts, patients: int) -> Meta:
-    """Random-effects means of k estimates; two sums.
+def pool(
+    ask: Callable[[Array, Array], Sums],
+    k: int,
+    sites: int | Counts,
+    patients: int,
+    by_reml: restricted_likelihood.Ask | None = None,
+) -> Meta:
+    """Random-effects means of k estimates; two sums, by REML one and one a step.
 
     Parameters
     ----------
@@ -150,6 +175,8 @@ def pool(ask: Callable[[Array, Array], Sums], k: int, sites: int | Counts, patie
         ``ask(tau2, centre)`` gives the sites' weighted sums, each (k,).
     sites : int or (k,)
         Sites that contribute.
+    by_reml : callable, optional
+        As `restricted_likelihood.maximise` asks; unset, the variance between sites is DerSimonian and Laird's.
     """
     nothing = np.zeros(k)
     plain = ask(nothing, nothing)
@@ -158,7 +185,11 @@ def pool(ask: Callable[[Array, Array], Sums], k: int, sites: int | Counts, patie
     df = np.asarray(sites) - 1
     spread = plain.weight - plain.square / plain.weight  # 0 of one site
     tau2 = np.maximum(q - df, 0.0) / np.where(df > 0, spread, 1.0)
-    pooled = ask(tau2, common)
+    if by_reml is None:
+        pooled = ask(tau2, common)
+    else:
+        tau2, found, unit = restricted_likelihood.maximise(by_reml, tau2, common, sites / plain.weight)
+        pooled = Sums(found.weight * unit, found.first * np.sqrt(unit), found.second, found.square * unit**2)
     return Meta(
         coefficients=common + pooled.first / pooled.weight,
         standard_errors=1 / np.sqrt(pooled.weight),

@@ -13,6 +13,7 @@ from cohortium.common.federation import PooledSites
 from cohortium.strategies import heterogeneity
 from cohortium.strategies.rows import Scored, ScoredSurvival
 from tests.strategies.additivity import FixedPointSites, check, take
+from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 SIZES = (160, 90, 130, 70, 110)
 
@@ -129,6 +130,30 @@ def test_survival_figures_equal_combine_effects(survival, kind):
     assert "no log hazard" in ours["b"]["calibration_slope"]["undefined"]
 
 
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_by_reml_is_the_restricted_maximum(binary, kind):
+    federation, dl = kind(binary), PooledSites(binary)
+    asked = {"minimum_count": 5, "minimum_sites": 3}
+    ours = heterogeneity.summarise(federation, ["a", "b"], heterogeneity.BINARY, between="reml", **asked)
+    assert federation.rounds <= 8
+    for m, name in enumerate(("a", "b")):
+        found = np.array([on_logit_scale(*delong(site.y, site.score[:, m])) for site in binary[:5]])
+        record, (b, v) = ours[name]["auc"], found.T
+        assert record["method"] == "REML"
+        assert record["tau2"] == pytest.approx(restricted_maximum(b, v), rel=1e-6, abs=1e-9)
+        w = 1 / (v + record["tau2"])
+        mean = w @ b / w.sum()
+        assert record["estimate"] == pytest.approx(special.expit(mean), abs=1e-9)
+        half = stats.t.ppf(0.975, 3) * np.sqrt(record["tau2"] + 1 / w.sum())
+        assert record["prediction_interval"] == pytest.approx(special.expit([mean - half, mean + half]), abs=1e-8)
+        half = stats.t.ppf(0.975, 4) * np.sqrt(w @ (b - mean) ** 2 / 4 / w.sum())
+        assert record["ci_hartung_knapp"] == pytest.approx(special.expit([mean - half, mean + half]), abs=1e-8)
+    usual = heterogeneity.summarise(dl, ["a", "b"], heterogeneity.BINARY, **asked)
+    assert usual["a"]["auc"]["tau2"] != pytest.approx(ours["a"]["auc"]["tau2"], rel=1e-3)
+    assert usual["a"]["auc"]["q"] == pytest.approx(ours["a"]["auc"]["q"], abs=1e-7)
+    assert "method" not in usual["a"]["auc"]
+
+
 def test_two_sites_are_too_few(binary):
     ours = heterogeneity.summarise(
         PooledSites([*binary[:2], binary[5]]), ["a", "b"], heterogeneity.BINARY, minimum_count=5, minimum_sites=3
@@ -156,3 +181,6 @@ def test_statistics_keep_their_contract(binary, survival):
         at = np.full((figures, 2), 0.3)
         check(heterogeneity.able, rows, minimum_count=5, time_step=1.0)
         check(heterogeneity.sums, rows, rtol=1e-7, minimum_count=5, time_step=1.0, tau2=at, centre=at, unit=at + 9)
+        check(
+            heterogeneity.restricted, rows, rtol=1e-7, minimum_count=5, time_step=1.0, tau2=at, centre=at, unit=at + 9
+        )

@@ -11,6 +11,7 @@ from cohortium.common.federation import PooledSites
 from cohortium.strategies import meta_analysis
 from cohortium.strategies.rows import Labelled
 from tests.strategies.additivity import FixedPointSites, check, take
+from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,21 @@ def test_equals_combine_effects_on_the_local_fits(sites, kind):
     np.testing.assert_allclose(ours.prediction_interval()[:, 1] - ours.coefficients, half, rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_by_reml_is_the_restricted_maximum_over_the_local_fits(sites, kind):
+    federation = kind(sites)
+    ours = meta_analysis.fit(federation, 2, between="reml")
+    local = [sm.Logit(part.y, sm.add_constant(part.x)).fit(disp=0, method="newton", tol=1e-14) for part in sites[:5]]
+    b, v = np.array([fit.params for fit in local]), np.array([fit.bse**2 for fit in local])
+    theirs = np.array([restricted_maximum(b[:, k], v[:, k]) for k in range(3)])
+    np.testing.assert_allclose(ours.tau2, theirs, rtol=1e-6, atol=1e-9)  # half the digits, as of every minimum
+    w = 1 / (v + ours.tau2)
+    np.testing.assert_allclose(ours.coefficients, (w * b).sum(0) / w.sum(0), rtol=1e-9)
+    np.testing.assert_allclose(ours.standard_errors, w.sum(0) ** -0.5, rtol=1e-9)
+    assert ours.tau2[1] > 0.1
+    assert federation.rounds <= 7
+
+
 def test_two_sites_are_too_few(sites):
     with pytest.raises(NotIdentifiable, match="2 sites have a fit of their own"):
         meta_analysis.fit(PooledSites([*sites[:2], sites[5]]), 2)
@@ -58,3 +74,5 @@ def test_two_sites_are_too_few(sites):
 def test_statistics_keep_their_contract(sites):
     check(meta_analysis.able, sites[0])
     check(meta_analysis.sums, sites[0], rtol=1e-9, tau2=np.array([0.0, 0.1, 0.2]), centre=np.array([0.0, 0.5, 0.3]))
+    at = {"tau2": np.array([0.0, 0.1, 0.2]), "centre": np.array([0.0, 0.5, 0.3]), "unit": np.array([30.0, 20.0, 40.0])}
+    check(meta_analysis.restricted, sites[0], rtol=1e-9, **at)
