@@ -15,6 +15,7 @@ from cohortium.common.study import Study
 from cohortium.server.contributions import contributors, released
 from cohortium.server.privacy_labels import labelled
 from cohortium.server.stages.fitted import Fit, FittedModel
+from cohortium.server.stages.replicates import in_words
 from cohortium.server.stages.validate import Validated
 from cohortium.strategies.interactions import interactions
 
@@ -58,6 +59,11 @@ def results(
                 and study.endpoint_of(name).kind != "continuous",
             ),
             "notes": model.final.notes,
+            **(
+                {"unfitted": {in_words(study, fit): missing.why for fit, missing in model.unfitted.items()}}
+                if model.unfitted
+                else {}
+            ),
             **({"cutoff_test": validated.cutoff_tests[name]} if name in validated.cutoff_tests else {}),
             "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},
             **({"explanation": validated.explanations[name]} if name in validated.explanations else {}),

@@ -6,6 +6,7 @@ from typing import Any
 
 from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
+from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, study_settings
 
 LEFT_OUT = "leave_one_site_out"
@@ -65,6 +66,22 @@ def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[
     )
     key = f"{name}/analysis:{analysis.model}->{analysis.endpoint}{label}"
     return {key: replace(spec, models=asked, where=where, compare=(), survival=None)}
+
+
+def with_scores(
+    study: Study, specs: Mapping[str, CohortSpec], fitted: Mapping[str, FittedModel]
+) -> tuple[dict[str, CohortSpec], dict[str, dict[str, Any]]]:
+    """Cohorts with the models that have scores of them; and those that have not, with the reason, by cohort."""
+    kept: dict[str, CohortSpec] = {}
+    withheld: dict[str, dict[str, Any]] = {}
+    for name, spec in specs.items():
+        whys = {model.name: fitted[model.name].unscored(study, spec.of) for model in spec.models}
+        missing = {model: {"withheld": why} for model, why in whys.items() if why}
+        if missing:
+            withheld[name] = missing
+        if models := tuple(model for model in spec.models if model.name not in missing):
+            kept[name] = replace(spec, models=models)
+    return kept, withheld
 
 
 def finished_at(study: Study, specs: Mapping[str, CohortSpec], site: str) -> dict[str, CohortSpec]:

@@ -1,21 +1,26 @@
 """Fit: every model of the study, every replicate of it, each model after those whose scores it uses.
 
 All replicates of all models of one level run side by side, so that a level costs as many rounds as its longest fit.
+A final fit that fails stops the run; of a fit without a fold or a site, the figures that need it are withheld.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from cohortium.common.errors import NotIdentifiable
+from cohortium.common.errors import NotIdentifiable, SumRefused, Undefined
+from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns, joined, varying
-from cohortium.server.stages.fitted import Fit, FittedModel
+from cohortium.server.stages.fitted import Fit, FittedModel, Unfitted
 from cohortium.server.stages.fitters import FITTERS, GIVEN, NEEDS_PREDICTORS
 from cohortium.server.stages.imputed import pooled
 from cohortium.server.stages.preprocess import Preprocessed, preprocess
-from cohortium.server.stages.replicates import in_words, levels, replicates
+from cohortium.server.stages.replicates import in_words, levels, replicates, stands_on
 from cohortium.server.stages.select import select
 from cohortium.strategies import moments, views
+
+Made = TypeVar("Made")
 
 
 def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
@@ -24,7 +29,7 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
     Raises
     ------
     NotIdentifiable
-        Names the model and, for a cross-validation replicate, the folds it was fitted without.
+        Names the model whose final fit has failed, or the fold of a model below it that it stands on.
     """
     study = federation.study
     needed = replicates(study)
@@ -34,14 +39,20 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
         jobs = [(name, without) for name in level for without in needed[name]]
         with federation.progress.stage(f"fit {', '.join(level)}", total=len(jobs)) as step:
 
-            def run(name: str, without: tuple[int, ...]) -> Fit:
-                result = _fit_one(federation, name, without, learned[without], fitted)
+            def run(name: str, without: tuple[int, ...]) -> Fit | Unfitted:
+                known = learned[without]
+                result = (
+                    known
+                    if isinstance(known, Unfitted)
+                    else _or_why(without, lambda: _fit_one(federation, name, without, known, fitted))
+                )
                 step.advance()  # the tasks end before the next level begins
                 return result
 
             fits = federation.together([lambda job=job: run(*job) for job in jobs])
         for name in level:
-            mine = {without: fit for (owner, without), fit in zip(jobs, fits, strict=True) if owner == name}
+            ended = {without: fit for (owner, without), fit in zip(jobs, fits, strict=True) if owner == name}
+            mine = {without: fit for without, fit in ended.items() if isinstance(fit, Fit)}
             fitted[name] = FittedModel(
                 digest=federation.publish(
                     {
@@ -52,13 +63,24 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
                 ),
                 final=mine[()],
                 replicates=mine,
+                unfitted={without: fit for without, fit in ended.items() if isinstance(fit, Unfitted)},
             )
     return fitted
 
 
+def _or_why(without: tuple[int, ...], make: Callable[[], Made]) -> Made | Unfitted:
+    """What a replicate makes, or why it cannot; what the final fit cannot make stops the run."""
+    try:
+        return make()
+    except (NotIdentifiable, SumRefused, Undefined) as problem:
+        if not without:
+            raise
+        return Unfitted(str(problem))
+
+
 def _preprocess_all(
     federation: StudyFederation, needed: dict[str, list[tuple[int, ...]]]
-) -> dict[tuple[int, ...], Preprocessed]:
+) -> dict[tuple[int, ...], Preprocessed | Unfitted]:
     """What each replicate's models need, learned side by side."""
     study = federation.study
     wanted: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
@@ -69,8 +91,8 @@ def _preprocess_all(
             features += [f for f in study.model[name].feature_sets if f not in features]
     with federation.progress.stage("standardise, fill, harmonise", total=len(wanted)) as step:
 
-        def run(without: tuple[int, ...]) -> Preprocessed:
-            result = preprocess(federation, without, *wanted[without])
+        def run(without: tuple[int, ...]) -> Preprocessed | Unfitted:
+            result = _or_why(without, lambda: preprocess(federation, without, *wanted[without]))
             step.advance()
             return result
 
@@ -112,6 +134,7 @@ def _fit_columns(
     }
     columns = joined([])
     try:
+        _check_below(federation.study, name, without, fitted)
         candidates = _candidates(federation, name, rows, learned, fitted)
         offered = candidates if model.kind in GIVEN else varying(candidates)
         columns, path, steps = select(federation, model, rows, offered, learned.patients)
@@ -125,12 +148,25 @@ def _fit_columns(
         left_out = [name for name in left_out if name not in columns.names]
         more = {"left_out": left_out, "selection": steps}
         return replace(fit, notes={**fit.notes, **{key: told for key, told in more.items() if told}})
-    except NotIdentifiable as problem:
+    except (NotIdentifiable, SumRefused, Undefined) as problem:
+        if not without and not isinstance(problem, NotIdentifiable):
+            raise
         where = f" without {in_words(federation.study, without)}" if without else ""
         message = f"study.toml [model.{name}]{where}: {problem}"
         for index, column in reversed(list(enumerate(columns.names))):
             message = message.replace(f"column {index} ", f"{column} ")
         raise NotIdentifiable(message) from problem
+
+
+def _check_below(study: Study, name: str, without: tuple[int, ...], fitted: dict[str, FittedModel]) -> None:
+    """Refuse a fit whose inputs are scores of a replicate that could not be fitted."""
+    for below in study.model[name].models_below:
+        for needed in stands_on(study, name, without):
+            if needed in fitted[below].unfitted:
+                raise NotIdentifiable(
+                    f"its predictor model.{below} lacks scores of patients it has not seen: "
+                    f"{fitted[below].unfitted[needed].why}"
+                )
 
 
 def _candidates(

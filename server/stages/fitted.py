@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common.study import Study
 from cohortium.server.stages.columns import Columns
+from cohortium.strategies.view_patients import fold_numbers, further_repeats, left_out_number
 
 Array = NDArray[np.float64]
 
@@ -31,13 +33,36 @@ class Fit:
     """Why, where there is no covariance."""
 
 
+@dataclass(frozen=True)
+class Unfitted:
+    """A replicate that could not be fitted: why, where, and the remedy."""
+
+    why: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class FittedModel:
-    """A model with all its replicates: its public name on the wire, and its final fit."""
+    """A model with all its replicates: its public name on the wire, its final fit, and the fits that are not there.
+
+    A final fit that fails stops the run. Of another replicate only the scores that it would give are missing.
+    """
 
     digest: str
     final: Fit
     replicates: dict[tuple[int, ...], Fit]
+    unfitted: dict[tuple[int, ...], Unfitted] = field(default_factory=dict)
+
+    def unscored(self, study: Study, of: str) -> str | None:
+        """Why this model has no scores `of` patients it has not seen (view_patients.unseen); None where it has them."""
+        repeats = ["out_of_fold", *further_repeats(study)]
+        if of in repeats:
+            numbers = set(fold_numbers(study, repeats.index(of)))
+        else:
+            numbers = {left_out_number(study, site) for site in study.split.train if of == "left_out_site"}
+        whys = [
+            missing.why for without, missing in self.unfitted.items() if len(without) == 1 and numbers >= {*without}
+        ]
+        return "; ".join(whys) or None
 
 
 def labelled(rows: dict[str, Any], columns: Columns, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cohortium.common.errors import Undefined
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
-from cohortium.server.stages.cohorts import cohorts, finished_at
+from cohortium.server.stages.cohorts import cohorts, finished_at, with_scores
 from cohortium.server.stages.explain import explain
 from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies import cutoff, max_log_rank, validation
@@ -39,10 +39,10 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     """All figures of all models on all cohorts."""
     study = federation.study
     with federation.progress.stage("choose cut-offs"):
-        models, tests = _with_cutoffs(federation, scored_models(study, fitted))
+        models, tests = _with_cutoffs(federation, scored_models(study, fitted), fitted)
     cutoffs = {model.name: model.cutoff for model in models if model.cutoff is not None}
     result = Validated(cutoffs=cutoffs, cutoff_tests=tests)
-    specs = cohorts(study, models)
+    specs, missing = with_scores(study, cohorts(study, models), fitted)
     shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
     alone = {site: mine for site in study.sites if (mine := finished_at(study, specs, site))}
     with federation.progress.stage("validate", total=len(shared) + sum(map(len, alone.values()))) as step:
@@ -67,6 +67,12 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
             for name in mine:
                 _add(result, name, (site,), *answered["figures"]["cohorts"][name])
                 step.advance()
+    for name, withheld in missing.items():
+        sites = study.sites_of("train")
+        of_sites = [f"{name}/site:{site}" for site in sites if study.validation.by_site and "/" not in name]
+        for cohort in (name, *of_sites):
+            result.cohorts.setdefault(cohort, {}).update(withheld)
+            result.held_by.setdefault(cohort, (cohort.rpartition(":")[2],) if cohort in of_sites else sites)
     result.explanations = explain(federation, fitted)
     return result
 
@@ -118,15 +124,19 @@ def _baseline(study: Study, name: str, model: FittedModel) -> dict[str, tuple[fl
 
 
 def _with_cutoffs(
-    federation: StudyFederation, models: tuple[ScoredModel, ...]
+    federation: StudyFederation, models: tuple[ScoredModel, ...], fitted: Mapping[str, FittedModel]
 ) -> tuple[tuple[ScoredModel, ...], dict[str, dict[str, Any]]]:
-    """Cut-offs chosen on train, from out-of-fold scores where there is cross-validation; and the tests that chose."""
+    """Cut-offs chosen on train, from out-of-fold scores where there is cross-validation; and the tests that chose.
+
+    None of a model that lacks such scores, unless the study gives the number itself.
+    """
     study = federation.study
     of = "out_of_fold" if study.split.folds else "final"
     groups: dict[tuple[str, str], list[ScoredModel]] = {}
     tests: dict[str, dict[str, Any]] = {}
     for model in models:
-        if model.outcome != "continuous":  # a predicted number calls nobody positive
+        chooses = isinstance(study.validation.cutoff, str) and fitted[model.name].unscored(study, of)
+        if model.outcome != "continuous" and not chooses:  # a predicted number calls nobody positive
             groups.setdefault((model.outcome, model.endpoint), []).append(model)
 
     def choose(outcome: str, endpoint: str, group: list[ScoredModel]) -> dict[str, float]:
