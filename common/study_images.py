@@ -3,6 +3,7 @@
 The attribute names are the keys of the file; see docs/study-file.md.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -12,6 +13,10 @@ from cohortium.common.study_data import Keys, Positive, Sha256
 RADIOMICS_CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 IBSI_FAMILIES = ("morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
 """Families of features of the IBSI reference manual, by the prefix of its reference values."""
+
+
+MOST_VOXELS = 256**3
+"""Of a volume that a network sees; it is kept for every case."""
 
 
 def _unset(value: object) -> bool:
@@ -182,13 +187,26 @@ class DeepFeatures(Features):
 
     kind: Literal["deep"]
     network: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    size: tuple[Annotated[int, Field(ge=16, le=1024)], Annotated[int, Field(ge=16, le=1024)]] = (112, 112)
-    slices: Literal["largest", "2.5d"] = "largest"
+    size: Annotated[tuple[Annotated[int, Field(ge=16, le=1024)], ...], Field(min_length=2, max_length=3)] = (112, 112)
+    slices: Literal["largest", "2.5d", "volume"] = "largest"
     layer: Literal["avgpool"] = "avgpool"
     weights: Annotated[
         Annotated[Literal["random"], Tag("random")] | Annotated[WeightFile, Tag("WeightFile")],
         Discriminator(_weights_tag),
     ] = "random"
+
+    @model_validator(mode="after")
+    def _of_two_or_three_dimensions(self) -> Self:
+        flat = self.slices != "volume"
+        if len(self.size) != (2 if flat else 3):
+            raise ValueError(
+                f"size = {list(self.size)}: slices = {self.slices!r} needs {'[rows, columns]' if flat else '[d, h, w]'}"
+            )
+        if math.prod(self.size) > MOST_VOXELS:
+            raise ValueError(f"size = {list(self.size)}: more than 256 x 256 x 256 voxels; take fewer")
+        if not flat and isinstance(self.weights, WeightFile) and self.weights.format in ("torchvision", "radimagenet"):
+            raise ValueError(f"weights.format {self.weights.format!r} is of slices; a volume takes medicalnet or monai")
+        return self
 
 
 FeatureSet = Annotated[RadiomicsFeatures | DeepFeatures, Field(discriminator="kind")]

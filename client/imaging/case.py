@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from cohortium.client.imaging import radiomics
 from cohortium.client.imaging.align import align, covered
 from cohortium.client.imaging.bias import correct_bias
+from cohortium.client.imaging.perturb import REACH_MM, perturbed
 from cohortium.client.imaging.read import fingerprint, read_image, read_mask
 from cohortium.client.imaging.region import check_extent, ring
 from cohortium.client.imaging.resample import Crop, resample
 from cohortium.client.imaging.scale import on_scale
-from cohortium.client.imaging.slices import PICTURES
+from cohortium.client.imaging.slices import picture
 from cohortium.client.imaging.store import content_key
+from cohortium.common import cohort, table
 from cohortium.common.errors import CaseError
 from cohortium.common.study import Study
 from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
@@ -106,6 +108,7 @@ class Measured(NamedTuple):
 
     values: NDArray[np.float64]  # one for each of Recipe.radiomics_columns
     pictures: dict[str, NDArray[np.float32]]  # "SET/IMAGE/REGION" -> what a network will see
+    findings: list[list[Any]]  # reason, where, whether it refuses; as `Examined.findings`
 
 
 def column(name: str, image: str, region: str, feature: str) -> str:
@@ -140,6 +143,7 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     """
     values: dict[str, float] = {}
     pictures: dict[str, NDArray[np.float32]] = {}
+    findings: list[list[Any]] = []
     volumes: dict[str, sitk.Image] = {}
     for image, region in recipe.pairs:
         try:
@@ -150,22 +154,63 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
             mask = read_mask(files.masks[grid, base], volumes[grid], files.parts[grid, base])
             volume = volumes[image] if grid == image else covered(volumes[image], mask)
             crop = _on_study_grid(volume, mask, image, region, recipe)
+            others = [_derived(region, contour, recipe) for contour in _contours(files, image, region, crop, recipe)]
+            crop = crop._replace(region=_derived(region, crop.region, recipe))
             check_extent(crop.region)
             for name, settings in recipe.sets_on(image, region):
                 scaled = on_scale(crop, recipe.image[image], settings)
                 if isinstance(settings, RadiomicsFeatures):
-                    found = radiomics.radiomics(scaled, settings, recipe.image[image], name=image)
-                    values |= {column(name, image, region, feature): value for feature, value in found.items()}
+                    some = others[: settings.perturbations]
+                    for number, found in enumerate(
+                        _radiomics(crop, scaled, some, settings, recipe.image[image], image)
+                    ):
+                        names = {feature: column(name, image, region, feature) for feature in found}
+                        if number:
+                            names = {feature: table.perturbed(own, number) for feature, own in names.items()}
+                            if not np.isfinite(list(found.values())).any():
+                                where = f"image {image}, region {region}: contour {number}"
+                                findings.append(["perturbed contour cannot be measured", where, False])
+                        values |= {names[feature]: value for feature, value in found.items()}
                 else:
-                    pictures[f"{name}/{image}/{region}"] = PICTURES[settings.slices](
+                    pictures[f"{name}/{image}/{region}"] = picture(
                         sitk.GetArrayViewFromImage(scaled.image),
                         sitk.GetArrayViewFromImage(scaled.region) == 1,
                         recipe.image[image],
+                        settings,
                     )
         except CaseError as unusable:
             # The phrase is counted as it is; which image and region it was is for the site
             raise CaseError(unusable.reason, f"image {image}, region {region}: {unusable.detail}") from unusable
-    return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures)
+    return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures, findings)
+
+
+def _radiomics(
+    crop: Crop, scaled: Crop, others: list[sitk.Image], settings: RadiomicsFeatures, image: Image, name: str
+) -> list[dict[str, float]]:
+    """Features of a region and of other contours of it, each on the scale that its contour gives the image."""
+    if image.normalise == "none":
+        return radiomics.radiomics_of_contours(scaled, others, settings, image, name=name)
+    found = [radiomics.radiomics(scaled, settings, image, name=name)]
+    for other in others:
+        try:
+            check_extent(other)
+            again = on_scale(crop._replace(region=other), image, settings)
+            found.append(radiomics.radiomics(again, settings, image, name=name))
+        except CaseError:
+            found.append(dict.fromkeys(found[0], np.nan))
+    return found
+
+
+def _contours(files: CaseFiles, image: str, region: str, crop: Crop, recipe: Recipe) -> list[sitk.Image]:
+    """The contour that a region is derived from, as others might have drawn it; images of one contour draw alike."""
+    times = recipe.perturbations(image, region)
+    if not times or not sitk.GetArrayViewFromImage(crop.region).any():
+        return []
+    place = f"{recipe.grid(image)}/{recipe.base(region)}"
+    return perturbed(
+        crop,
+        [cohort.keyed_hash(f"perturb/{n}", recipe.seed, place, files.patient_id) for n in range(1, times + 1)],
+    )
 
 
 def volume_of(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str, sitk.Image]) -> sitk.Image:

@@ -1,27 +1,24 @@
 """Deep: embeddings of a frozen residual network (He et al., CVPR 2016) with weights that the study names.
 
-The network is MONAI's two-dimensional ResNet in torchvision's layout, so torchvision's weight files load as they are.
-Every picture goes through alone and on one thread: its embedding is the same to the last bit whoever else is in the
-cohort.
+The networks are MONAI's ResNets. In two dimensions they have torchvision's layout, in three that of MedicalNet (Chen,
+Ma and Zheng, arXiv:1904.00625), so that weight files of either load as they are. Every picture goes through alone and
+on one thread: its embedding is the same to the last bit whoever else is in the cohort.
 """
 
-import hashlib
-import io
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.networks.nets.resnet import ResNet, ResNetBlock, ResNetBottleneck
 from numpy.typing import NDArray
 
+from cohortium.client.imaging.weights import WIDTH, State, load_strictly, read_weights, state_digest
 from cohortium.common.errors import SiteError, StudyError
 from cohortium.common.study_images import DeepFeatures, WeightFile
-
-State = dict[str, torch.Tensor]
 
 LAYERS = {
     "resnet10": (ResNetBlock, (1, 1, 1, 1)),
@@ -30,8 +27,8 @@ LAYERS = {
     "resnet50": (ResNetBottleneck, (3, 4, 6, 3)),
     "resnet101": (ResNetBottleneck, (3, 4, 23, 3)),
 }
-WIDTH = 64  # channels of the first stage in the published networks
-RADIMAGENET = {"0.": "conv1.", "1.": "bn1.", "4.": "layer1.", "5.": "layer2.", "6.": "layer3.", "7.": "layer4."}
+ZERO_PADDED = ("resnet18", "resnet34")
+"""MedicalNet's networks whose shortcuts pad with zeros (He's option A); the others convolve (B)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,9 @@ class Backbone:
     Attributes
     ----------
     network : torch.nn.Module
-        (1, channels, h, w) to (1, features); in evaluation mode.
+        (1, channels, h, w) or (1, channels, d, h, w) to (1, features); in evaluation mode.
+    volumetric : bool
+        Whether it looks at volumes.
     sha256 : str
         Of the weight file; of the weights themselves where they are random.
     source : str
@@ -49,15 +48,17 @@ class Backbone:
     """
 
     network: torch.nn.Module
+    volumetric: bool
     channels: int
     features: int
     sha256: str
     source: str
 
-    def embed(self, picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Pooled features, (features,), of a square picture in -1..1 brought to `size` (rows, columns).
+    def embed(self, picture: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+        """Pooled features, (features,), of a picture in -1..1.
 
-        A picture (n, n) goes into all channels, one of (3, n, n) has a slice in each.
+        A square picture (n, n) is brought to `size` (rows, columns) and goes into all channels, one of (3, n, n) has a
+        slice in each. A volume (d, h, w) has its size already.
 
         Raises
         ------
@@ -66,6 +67,8 @@ class Backbone:
         """
         with torch.inference_mode(), one_thread():
             image = torch.from_numpy(np.ascontiguousarray(picture))[None]
+            if self.volumetric:
+                return self.network(image[None].expand(-1, self.channels, -1, -1, -1)).squeeze(0).numpy()
             image = image if picture.ndim == 3 else image[None]
             if image.shape[1] not in (1, self.channels):
                 raise StudyError(
@@ -106,140 +109,71 @@ def load_backbone(settings: DeepFeatures, *, seed: int, resolve: Callable[[str],
     SiteError
         The file is missing, has another sha256, or does not fit the network; names missing and extra keys.
     """
+    volumetric = settings.slices == "volume"
     if isinstance(settings.weights, WeightFile):
         file = resolve(settings.weights.file)
-        data = _checked_bytes(file, settings.weights.sha256)
-        state, width = read_weights(file, data, settings.weights.format)
-        channels = _channels(state, file)
-        network = build(settings.network, channels=channels, width=width)
-        _load_strictly(network, state, file, settings.network)
+        state, width = read_weights(file, settings.weights.sha256, settings.weights.format)
+        state = {name: value for name, value in state.items() if not name.startswith("fc.")}  # the classifier
+        channels = _channels(state, file, volumetric=volumetric)
+        if volumetric:
+            network = build_volumetric(settings.network, channels=channels, width=width, **_shortcuts(state))
+        else:
+            network = build(settings.network, channels=channels, width=width)
+        load_strictly(network, state, file, settings.network)
         sha256, source = settings.weights.sha256, settings.weights.format
     else:
-        channels, width = 3, WIDTH
+        channels, width = 1 if volumetric else 3, WIDTH
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = build(settings.network, channels=channels, width=width)
+            network = build_volumetric(settings.network) if volumetric else build(settings.network, channels=channels)
         sha256, source = state_digest(network.state_dict()), "random"
     network.requires_grad_(requires_grad=False).eval()
     features = 8 * width * LAYERS[settings.network][0].expansion
-    return Backbone(network=network, channels=channels, features=features, sha256=sha256, source=source)
+    return Backbone(
+        network=network, volumetric=volumetric, channels=channels, features=features, sha256=sha256, source=source
+    )
 
 
 def build(name: str, *, channels: int, width: int = WIDTH) -> ResNet:
     """A two-dimensional ResNet in torchvision's layout, without its classifier, with MONAI's random initial weights."""
+    return _resnet(name, 2, channels, width, shortcut_type="B", bias_downsample=False)
+
+
+def build_volumetric(
+    name: str, *, channels: int = 1, width: int = WIDTH, shortcut_type: str | None = None, bias_downsample: bool = False
+) -> ResNet:
+    """A three-dimensional ResNet without its classifier; its shortcuts are MedicalNet's unless others are asked for."""
+    shortcut_type = shortcut_type or ("A" if name in ZERO_PADDED else "B")
+    return _resnet(name, 3, channels, width, shortcut_type=shortcut_type, bias_downsample=bias_downsample)
+
+
+def _resnet(name: str, spatial_dims: int, channels: int, width: int, **shortcuts: Any) -> ResNet:
     block, layers = LAYERS[name]
     return ResNet(
         block=block,
         layers=list(layers),
         block_inplanes=[width, 2 * width, 4 * width, 8 * width],
-        spatial_dims=2,
+        spatial_dims=spatial_dims,
         n_input_channels=channels,
         conv1_t_stride=2,
-        shortcut_type="B",
-        bias_downsample=False,
         feed_forward=False,
+        **shortcuts,
     )
 
 
-def state_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """sha256 of weights: names, types, shapes and bytes in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        array = np.asarray(state[name].numpy(), order="C")
-        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _shortcuts(state: State) -> dict[str, Any]:
+    """How a network's shortcuts change size, by the names of its weights: MONAI's own networks differ in it."""
+    return {
+        "shortcut_type": "B" if any(".downsample." in name for name in state) else "A",
+        "bias_downsample": any(name.endswith(".downsample.0.bias") for name in state),
+    }
 
 
-# --- weight files ---------------------------------------------------------------------------------------------
-
-
-def write_weights(path: Path, network: torch.nn.Module, *, name: str, width: int) -> str:
-    """Write a network's weights in format ``cohortium`` (npz of arrays, `config` as JSON); returns its sha256."""
-    config = json.dumps({"network": name, "width": width}, sort_keys=True)
-    arrays = {key: value.numpy() for key, value in sorted(network.state_dict().items())}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        np.savez(stream, config=np.array(config), **arrays)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def read_weights(file: Path, data: bytes, layout: str) -> tuple[State, int]:
-    """Weights by torchvision's names, without the classifier, and the width of the first stage.
-
-    Nothing of the file is executed: npz without pickles, torch files with ``weights_only``.
-    """
-    try:
-        if layout == "cohortium":
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                config = json.loads(str(arrays["config"]))
-                state = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "config"}
-            return _without_classifier(state), int(config["width"])
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        # Checkpoints of training scripts wrap the weights once more
-        state = state.get("state_dict", state)
-        state = {_torchvision_name(key, layout): value for key, value in state.items()}
-        return _without_classifier(state), WIDTH
-    except Exception as broken:  # a reader of arbitrary bytes fails in arbitrary ways
-        raise SiteError(
-            f"weight file {file}: cannot be read as format {layout!r} ({type(broken).__name__}); "
-            "ask the coordinator for the file and its format"
-        ) from broken
-
-
-def _torchvision_name(key: str, layout: str) -> str:
-    key = key.removeprefix("module.")
-    if layout == "radimagenet":
-        key = key.removeprefix("backbone.")
-        for prefix, name in RADIMAGENET.items():
-            if key.startswith(prefix):
-                return name + key.removeprefix(prefix)
-    return key
-
-
-def _without_classifier(state: State) -> State:
-    return {name: value for name, value in state.items() if not name.startswith("fc.")}
-
-
-def _checked_bytes(file: Path, sha256: str) -> bytes:
-    try:
-        data = file.read_bytes()
-    except OSError as broken:
-        raise SiteError(
-            f"weight file {file}: {broken.strerror}; put the file that the study names there, readable"
-        ) from broken
-    if (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise SiteError(f"weight file {file}: sha256 is {found}, the study says {sha256}; get the file again")
-    return data
-
-
-def _channels(state: State, file: Path) -> int:
+def _channels(state: State, file: Path, *, volumetric: bool) -> int:
     shape = tuple(state["conv1.weight"].shape) if "conv1.weight" in state else ()
-    if len(shape) != 4 or shape[1] not in (1, 3):
+    if len(shape) != (5 if volumetric else 4) or shape[1] not in (1, 3):
         raise SiteError(
-            f"weight file {file}: conv1.weight has shape {shape}; a two-dimensional network of one or three channels "
-            "is needed, (width, 1 or 3, 7, 7)"
+            f"weight file {file}: conv1.weight has shape {shape}; a {'three' if volumetric else 'two'}-dimensional "
+            f"network of one or three channels is needed, (width, 1 or 3, {'7, ' if volumetric else ''}7, 7)"
         )
     return shape[1]
-
-
-def _load_strictly(network: torch.nn.Module, state: State, file: Path, name: str) -> None:
-    wanted = network.state_dict()
-    # Batch counters play no part in evaluation and old files lack them
-    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
-    missing = sorted(wanted.keys() - state.keys() - counters)
-    extra = sorted(state.keys() - wanted.keys())
-    other = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
-    if missing or extra or other:
-        found = [f"{what}: {_listed(keys)}" for what, keys in _mismatches(missing, extra, other) if keys]
-        raise SiteError(f"weight file {file} does not fit {name} ({'; '.join(found)}); correct network or format")
-    network.load_state_dict({**{key: wanted[key] for key in counters}, **state}, strict=True)
-
-
-def _mismatches(missing: list[str], extra: list[str], other: list[str]) -> list[tuple[str, list[str]]]:
-    return [("missing keys", missing), ("extra keys", extra), ("keys of another shape", other)]
-
-
-def _listed(keys: list[str]) -> str:
-    shown = ", ".join(keys[:5])
-    return shown if len(keys) <= 5 else f"{shown} and {len(keys) - 5} more"

@@ -1,10 +1,10 @@
-"""Slices: what a network sees of a region: its largest slice, cropped, made square, from -1 to 1 (numpy only)."""
+"""Slices: what a network sees of a region: a slice, three or the whole, cropped, padded, from -1 to 1 (numpy only)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.client.imaging.region import bounding_box
-from cohortium.common.study_images import Image
+from cohortium.common.study_images import DeepFeatures, Image
 
 Z_SCORES = 3.0
 """A z-scored image is cut at three standard deviations before it is brought to -1..1."""
@@ -44,8 +44,38 @@ def neighbouring_slices(values: NDArray[np.float64], inside: NDArray[np.bool_], 
     return np.stack([square(scaled[z][box]) for z in around]).astype(np.float32)
 
 
-PICTURES = {"largest": largest_slice, "2.5d": neighbouring_slices}
-"""What a network sees, by the study's `slices`."""
+def volume(
+    values: NDArray[np.float64], inside: NDArray[np.bool_], image: Image, size: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The whole region as a network takes it, `size` (d, h, w) in -1..1.
+
+    Cropped to the region, padded to a cube of voxels with the scale's lowest value, then resized: of its `size` and
+    not larger, since it is kept for every case.
+    """
+    cube = square(unit_scale(values, inside, image)[bounding_box(inside)])
+    for axis, n in enumerate(size):
+        cube = np.moveaxis(np.tensordot(_triangles(cube.shape[axis], n), cube, axes=(1, axis)), 0, axis)
+    return cube.astype(np.float32)
+
+
+def _triangles(given: int, wanted: int) -> NDArray[np.float64]:
+    """Weights (wanted, given) of linear interpolation along an axis, over wider triangles where it gets shorter.
+
+    Those of Pillow and of torch's `interpolate` with antialiasing.
+    """
+    step = given / wanted
+    centre = (np.arange(wanted)[:, None] + 0.5) * step - 0.5
+    weights = np.maximum(1 - np.abs(np.arange(given) - centre) / max(step, 1), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def picture(
+    values: NDArray[np.float64], inside: NDArray[np.bool_], image: Image, settings: DeepFeatures
+) -> NDArray[np.float32]:
+    """What the network of a feature set sees of a region."""
+    if settings.slices == "volume":
+        return volume(values, inside, image, settings.size)
+    return (neighbouring_slices if settings.slices == "2.5d" else largest_slice)(values, inside, image)
 
 
 def unit_scale(values: NDArray[np.float64], inside: NDArray[np.bool_], image: Image) -> NDArray[np.float64]:

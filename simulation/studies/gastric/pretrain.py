@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cohortium.client.imaging.deep import build, write_weights
+from cohortium.client.imaging.deep import build
 from cohortium.client.imaging.slices import largest_slice
+from cohortium.client.imaging.weights import write_weights
 from cohortium.common.study_images import Image
 from cohortium.simulation import synthetic
 from cohortium.simulation.synthetic_plan import read_plan

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from cohortium.client.imaging.deep import build, load_backbone, state_digest, write_weights
+from cohortium.client.imaging.deep import build, load_backbone
 from cohortium.client.imaging.slices import largest_slice, square
+from cohortium.client.imaging.weights import state_digest, write_weights
 from cohortium.common.errors import SiteError
 from cohortium.common.study_images import DeepFeatures, Image, WeightFile
 from tests.client.imaging.volumes import ball, textured
