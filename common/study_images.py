@@ -156,6 +156,7 @@ class RadiomicsFeatures(Features):
 
     @model_validator(mode="after")
     def _one_binning(self) -> Self:
+    perturbations: Annotated[int, Field(ge=0, le=100)] = Field(default=0, exclude_if=lambda value: not value)
         if (self.bin_count is None) == (self.bin_width is None):
             raise ValueError("give bin_count or bin_width = {image = width}, one of the two")
         if self.bin_width is not None and set(self.bin_width) != set(self.images):

@@ -3,7 +3,8 @@
 One Parquet file a site, written by `cohortium site prepare` and read by everything that answers a message. Columns:
 ``patient_id``; study variables by name (float64, NaN = missing; categorical = index into the study's levels);
 ``endpoint.NAME`` (0/1), or ``endpoint.NAME.time`` and ``endpoint.NAME.event``; ``part`` (text) and ``fold`` (int);
-features as ``features.SET/IMAGE/REGION/FEATURE``.
+features as ``features.SET/IMAGE/REGION/FEATURE``, and ``perturbed.NUMBER.SET/IMAGE/REGION/FEATURE`` as measured with
+another contour, which the agreement of contours looks at and nothing else.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def perturbed(feature: str, number: int) -> str:
+    """Name of the column of a feature as measured with the contour `number` (1, 2, ...) in place of the site's own.
+
+    >>> perturbed("features.r/ct/tumour/original_firstorder_Mean", 2)
+    'perturbed.2.r/ct/tumour/original_firstorder_Mean'
+    """
+    return f"perturbed.{number}.{feature.removeprefix('features.')}"
 
 
 @dataclass(frozen=True)

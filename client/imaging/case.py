@@ -51,11 +51,12 @@ class Recipe:
     image: dict[str, Image]
     region: dict[str, Region]
     features: dict[str, FeatureSet]
+    seed: int = 0  # of perturbed contours
 
     @classmethod
     def of(cls, study: Study) -> "Recipe":
         """The recipe of a study."""
-        return cls(study.image, study.region, study.features)
+        return cls(study.image, study.region, study.features, study.study.seed)
 
     def base(self, region: str) -> str:
         """The region whose mask a region is derived from: itself, or what a ring is around."""
@@ -83,15 +84,22 @@ class Recipe:
         tables = {"image": self.image, "region": self.region, "features": self.features}
         return {table: {k: v.model_dump(mode="json") for k, v in given.items()} for table, given in tables.items()}
 
+    def perturbations(self, image: str, region: str) -> int:
+        """How many contours beside the site's own some feature set wants of a region of an image."""
+        sets = (settings for _, settings in self.sets_on(image, region))
+        return max((s.perturbations for s in sets if isinstance(s, RadiomicsFeatures)), default=0)
+
     def radiomics_columns(self) -> list[str]:
-        """Names of the radiomics columns, in the order of `Measured.values`."""
-        return [
-            column(name, image, region, feature)
+        """Names of the radiomics columns, in the order of `Measured.values`; those of perturbed contours come last."""
+        own = {
+            column(name, image, region, feature): settings.perturbations
             for image, region in self.pairs
             for name, settings in self.sets_on(image, region)
             if isinstance(settings, RadiomicsFeatures)
             for feature in radiomics.feature_names(settings)
-        ]
+        }
+        most = max(own.values(), default=0)
+        return [*own, *(table.perturbed(f, n) for n in range(1, most + 1) for f, times in own.items() if n <= times)]
 
 
 class CaseFiles(NamedTuple):
@@ -130,6 +138,8 @@ def case_key(files: CaseFiles, recipe: Recipe) -> str:
     masks = {f"{image}/{region}": fingerprint(path, "mask") for (image, region), path in files.masks.items()}
     parts = {f"{i}/{r}": part.model_dump(exclude={"path"}) for (i, r), part in files.parts.items()}
     what = {"revision": REVISION, "recipe": recipe.plain(), "images": images, "masks": masks, "parts": parts}
+    if any(recipe.perturbations(*pair) for pair in recipe.pairs):
+        what["perturbed"] = [recipe.seed, files.patient_id]
     return content_key(what, LIBRARIES)
 
 
@@ -242,7 +252,7 @@ def volume_of(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str
 
 
 def _on_study_grid(volume: sitk.Image, mask: sitk.Image, image: str, region: str, recipe: Recipe) -> Crop:
-    """Image and region on the study's grid, with the margins that filters and rings need."""
+    """Image and the contour of a region on the study's grid, with the margins that filters, rings and others need."""
     settings = recipe.image[image]
     spacing = settings.spacing_mm or volume.GetSpacing()
     margins = [
@@ -250,15 +260,15 @@ def _on_study_grid(volume: sitk.Image, mask: sitk.Image, image: str, region: str
         for _, features in recipe.sets_on(image, region)
         if isinstance(features, RadiomicsFeatures)
     ]
-    reach = int(np.ceil(_reach_mm(region, recipe) / min(spacing)))
-    crop = resample(
+    beyond_mm = _reach_mm(region, recipe) + (REACH_MM if recipe.perturbations(image, region) else 0.0)
+    reach = int(np.ceil(beyond_mm / min(spacing)))
+    return resample(
         volume,
         mask,
         spacing_mm=settings.spacing_mm,
         interpolation=settings.interpolation,
         margin=max(margins, default=0) + reach,
     )
-    return crop._replace(region=_derived(region, crop.region, recipe))
 
 
 def _reach_mm(region: str, recipe: Recipe) -> float:

@@ -7,7 +7,9 @@ shape is computed without the search over all pairs of surface points (see shape
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,8 +22,9 @@ from cohortium.client.imaging.discretise import Discretisation
 from cohortium.client.imaging.ibsi import features as ibsi
 from cohortium.client.imaging.ibsi.intensity import PEAK_RADIUS_MM
 from cohortium.client.imaging.matrices import matrices
-from cohortium.client.imaging.region import bounding_box
+from cohortium.client.imaging.region import bounding_box, check_extent
 from cohortium.client.imaging.resample import Crop, cut, window
+from cohortium.common.errors import CaseError
 from cohortium.common.study_images import RADIOMICS_CLASSES, Image, RadiomicsFeatures
 
 # pyradiomics writes about symmetric matrices and features it could not compute for every region on standard error; such
@@ -52,6 +55,15 @@ def margin(settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
     return max(_reach(image_type, sigma, settings, spacing_mm) for image_type, sigma in _passes(settings))
 
 
+class _Contour(NamedTuple):
+    """A region of an image: its voxels, those of them that intensity features look at, and its bounding box."""
+
+    region: sitk.Image
+    kept: sitk.Image
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+
+
 def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, name: str) -> dict[str, float]:
     """All features of one region.
 
@@ -69,27 +81,70 @@ def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, name: st
     -------
     dict
         A value for each of `feature_names`; NaN where it cannot be computed in this region.
+
+    Raises
+    ------
+    CaseError
+        The region cannot be measured.
     """
-    values = dict.fromkeys(feature_names(settings), np.nan)
+    return radiomics_of_contours(crop, [], settings, image, name=name)[0]
+
+
+def radiomics_of_contours(
+    crop: Crop, others: Sequence[sitk.Image], settings: RadiomicsFeatures, image: Image, *, name: str
+) -> list[dict[str, float]]:
+    """All features of a crop's region, and of other contours in the same image; see `radiomics`.
+
+    A filter runs once for all `others`, and once for the region, whose values therefore hang on no other contour. Of a
+    contour that cannot be measured, every value is NaN.
+    """
+    values = [dict.fromkeys(feature_names(settings), np.nan) for _ in (crop.region, *others)]
     discretisation = Discretisation.of(settings, image, name)
     # What divides by zero is NaN below; a strict interpreter must not make other numbers of it.
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kept = discretisation.intensity_mask(crop)
-        lower, upper = _box(crop.region)
+        contours = {0: _contour(crop, discretisation)}
+        for number, other in enumerate(others, start=1):
+            with suppress(CaseError):
+                contours[number] = _contour(crop._replace(region=other), discretisation)
         if "shape" in settings.classes:
-            values |= _named("shape", "original", classes.shape, cut(crop.region, lower, upper))
+            for number, at in contours.items():
+                values[number] |= _named("shape", "original", classes.shape, cut(at.region, at.lower, at.upper))
+        first, rest = {0: contours.pop(0)}, contours
         for image_type, sigma in _passes(settings):
-            box = window(lower, upper, _reach(image_type, sigma, settings, crop.image.GetSpacing()), _size(crop))
-            near = Crop(cut(crop.image, *box), cut(crop.region, *box))
-            # A sphere around a peak looks beyond the region; of all other images its box is enough
-            seen = box if image_type == "Original" else (lower, upper)
-            within = (seen[0] - box[0], seen[1] - box[0])
-            near_region, near_kept = cut(crop.region, *seen), cut(kept, *seen)
-            for filtered, of_filter in _filter(image_type, sigma, near, settings):
-                of_box = Crop(cut(filtered, *within), near_region)
-                values |= _features_of(of_box, near_kept, of_filter, settings, discretisation, name)
+            alone = _margin(image_type, sigma, crop.image.GetSpacing()) == 0
+            groups = [first, *([{n: at} for n, at in rest.items()] if alone else [rest] if rest else [])]
+            for group in groups:
+                for number, found in _of_group(group, crop.image, image_type, sigma, settings, discretisation, name):
+                    values[number] |= found
     return values
+
+
+def _contour(crop: Crop, discretisation: Discretisation) -> _Contour:
+    check_extent(crop.region)
+    return _Contour(crop.region, discretisation.intensity_mask(crop), *_box(crop.region))
+
+
+def _of_group(
+    group: dict[int, _Contour],
+    image: sitk.Image,
+    image_type: str,
+    sigma: float,
+    settings: RadiomicsFeatures,
+    discretisation: Discretisation,
+    name: str,
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Features of contours, by their number, in an image that is filtered once around all of them."""
+    lower = np.min([at.lower for at in group.values()], axis=0)
+    upper = np.max([at.upper for at in group.values()], axis=0)
+    box = window(lower, upper, _reach(image_type, sigma, settings, image.GetSpacing()), np.array(image.GetSize()))
+    near = Crop(cut(image, *box), cut(next(iter(group.values())).region, *box))
+    for filtered, of_filter in _filter(image_type, sigma, near, settings):
+        for number, at in group.items():
+            # A sphere around a peak looks beyond the region; of all other images its box is enough
+            seen = box if image_type == "Original" else (at.lower, at.upper)
+            of_box = Crop(cut(filtered, seen[0] - box[0], seen[1] - box[0]), cut(at.region, *seen))
+            yield number, _features_of(of_box, cut(at.kept, *seen), of_filter, settings, discretisation, name)
 
 
 def _features_of(
@@ -222,10 +277,6 @@ def _dimensions(settings: RadiomicsFeatures) -> tuple[str, ...]:
 def _ibsi_name(tag: str, filtered: str) -> str:
     """A feature of the image itself has the manual's own tag."""
     return tag if filtered == "original" else f"{filtered}_{tag}"
-
-
-def _size(crop: Crop) -> NDArray[np.int64]:
-    return np.array(crop.image.GetSize())
 
 
 def _box(region: sitk.Image) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

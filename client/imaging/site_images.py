@@ -158,7 +158,8 @@ def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> st
     """Measure a case and keep it. Runs in a process of its own, so an unusable case comes back as a plain value."""
     try:
         measured = measure(files, recipe)
-        store.put(key, {**measured._asdict(), **examine(files, recipe).plain()})
+        seen = examine(files, recipe).plain()
+        store.put(key, {**measured._asdict(), **seen, "findings": seen["findings"] + measured.findings})
     except CaseError as unusable:
         return Exclusion(files.patient_id, unusable.reason, unusable.detail)
     except FAILURES as failed:
