@@ -42,6 +42,7 @@ class Image(Keys):
     window_hu: tuple[float, float] | None = None
     normalise: Literal["none", "zscore", "histogram"] = "none"
     intensity_rounding: Positive | None = Field(default=None, exclude_if=_unset)
+    units: Literal["suv_bw"] | None = Field(default=None, exclude_if=_unset)
     n4: bool = Field(default=False, exclude_if=lambda value: not value)
     grid: str | None = Field(default=None, exclude_if=_unset)
     registration: Literal["none", "rigid"] = Field(default="none", exclude_if=lambda value: value == "none")
@@ -51,6 +52,8 @@ class Image(Keys):
     def _fits_the_modality(self) -> Self:
         if self.n4 and self.modality != "MR":
             raise ValueError(f"n4 corrects MR coils, this is {self.modality}; leave it out")
+        if self.units is not None and self.modality != "PET":
+            raise ValueError(f"units = {self.units!r} belongs to PET, this is {self.modality}; leave it out")
         if self.registration != "none" and self.grid is None:
             raise ValueError("registration needs grid, the name of the image to register to")
         return self

@@ -237,7 +237,7 @@ def volume_of(image: str, files: CaseFiles, recipe: Recipe, volumes: Mapping[str
         The image cannot be used.
     """
     settings = recipe.image[image]
-    stored = read_image(files.images[image], settings.modality)
+    stored = read_image(files.images[image], settings.modality, settings.units)
     spacing = stored.GetSpacing()
     if settings.max_anisotropy is not None and max(spacing) > settings.max_anisotropy * min(spacing):
         raise CaseError("image has voxels longer than the study allows", str(files.images[image]))

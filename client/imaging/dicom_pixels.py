@@ -1,4 +1,4 @@
-"""DICOM pixels: the stored values of one slice, from a header that may lie.
+"""DICOM pixels: the stored values of a file's slices, from a header that may lie.
 
 GDCM never returns from some damaged headers. Plain pixels are therefore taken out of the file here; compressed ones
 go to GDCM (through SimpleITK) in a file of our own that holds nothing but what describes them.
@@ -6,6 +6,7 @@ go to GDCM (through SimpleITK) in a file of our own that holds nothing but what 
 
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, CTImageStorage, RLELossless, generate_uid
 
 from cohortium.client.imaging import dicom_file
@@ -29,8 +30,8 @@ DESCRIBING = (
 )  # fmt: skip
 
 
-def stored_values(file: Path, role: str) -> NDArray:
-    """Integers of a slice before rescaling, (rows, columns).
+def stored_frames(file: Path, count: int, role: str) -> Iterator[NDArray]:
+    """Integers of each of a file's `count` frames before rescaling, (rows, columns).
 
     Raises
     ------
@@ -42,19 +43,35 @@ def stored_values(file: Path, role: str) -> NDArray:
     with dicom_file.damaged(file, role):
         data = dicom_file.read(file)
         syntax = str(data.file_meta.TransferSyntaxUID)
-        return _raw(data, RAW[syntax]) if syntax in RAW else _decompressed(data, syntax)
+        if syntax in RAW:
+            yield from _raw(data, RAW[syntax], count)
+        else:
+            for frame in _compressed(data, count):
+                yield _decompressed(data, syntax, frame)
 
 
-def _raw(data: Dataset, order: str) -> NDArray:
+def _raw(data: Dataset, order: str, count: int) -> Iterator[NDArray]:
     rows, columns = int(data.Rows), int(data.Columns)
     allocated, used = int(data.BitsAllocated), int(data.BitsStored)
     if allocated not in (8, 16, 32) or not 1 <= used <= allocated or int(data.HighBit) != used - 1:
         raise ValueError("bits")
     kind = np.dtype(f"{order}{'i' if int(data.PixelRepresentation) else 'u'}{allocated // 8}")
-    values = np.frombuffer(data.PixelData, dtype=kind, count=rows * columns).reshape(rows, columns)
+    values = np.frombuffer(data.PixelData, dtype=kind, count=count * rows * columns).reshape(count, rows, columns)
     # What lies above the stored bits is no part of the value; shifting back repeats the sign
     unused = allocated - used
-    return values.astype(kind.newbyteorder("=")) << unused >> unused
+    for frame in values:
+        yield frame.astype(kind.newbyteorder("=")) << unused >> unused
+
+
+def _compressed(data: Dataset, count: int) -> list[bytes]:
+    """The stream of each frame, whose fragments the file may list."""
+    listed = None
+    if data.get("ExtendedOffsetTable"):
+        listed = (data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths)
+    streams = list(generate_frames(data.PixelData, number_of_frames=count, extended_offsets=listed))
+    if len(streams) != count:
+        raise ValueError("frames")
+    return streams
 
 
 def codestream_shape(codestream: bytes) -> tuple[int, int]:
@@ -83,10 +100,10 @@ def codestream_shape(codestream: bytes) -> tuple[int, int]:
     raise ValueError("codestream")
 
 
-def _decompressed(data: Dataset, syntax: str) -> NDArray:
+def _decompressed(data: Dataset, syntax: str, stream: bytes) -> NDArray:
     shape = (int(data.Rows), int(data.Columns))
     # A decoder takes its memory by the stream's own numbers
-    if syntax != RLELossless and codestream_shape(next(generate_frames(data.PixelData, number_of_frames=1))) != shape:
+    if syntax != RLELossless and codestream_shape(stream) != shape:
         raise ValueError("size")
     plain = Dataset()
     plain.file_meta = FileMetaDataset()
@@ -95,7 +112,7 @@ def _decompressed(data: Dataset, syntax: str) -> NDArray:
     plain.file_meta.MediaStorageSOPInstanceUID = plain.SOPInstanceUID = generate_uid(entropy_srcs=["slice"])
     for keyword in DESCRIBING:
         setattr(plain, keyword, data[keyword].value)
-    plain.PixelData = data.PixelData
+    plain.PixelData = encapsulate([stream])
     plain["PixelData"].is_undefined_length = True  # fragments
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "slice.dcm"

@@ -1,10 +1,11 @@
-"""DICOM series: a folder of slices to one volume, if it is one.
+"""DICOM series: a folder of slices, or the frames of an enhanced file, to one volume, if they are one.
 
 ITK sorts slices and stretches over gaps, shears and repeats without a word. So every header is read first and the
 geometry is checked here: one series, patient, orientation and frame of reference; even steps along the normal of the
-slices; no slice missing or there twice. Pixels: dicom_pixels.py (JPEG2000 too).
+slices; no slice missing or there twice. Frames: dicom_frames.py; pixels: dicom_pixels.py; PET to SUV: suv.py.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from cohortium.client.imaging import dicom_file, dicom_pixels
+from cohortium.client.imaging.dicom_frames import frame_headers
 from cohortium.client.imaging.findings import Finding, refuse
 from cohortium.client.imaging.identity import identity_findings
+from cohortium.client.imaging.suv import suv_factor
 
 MODALITIES = {"CT": {"CT"}, "MR": {"MR"}, "PET": {"PT"}, "US": {"US"}}
 """DICOM's names of a study's modalities."""
@@ -33,15 +37,19 @@ PATIENT, STUDY, FRAME = "cohortium.patient", "cohortium.study", "cohortium.frame
 
 
 class Slice(NamedTuple):
-    """A file's header, as far as it decides how slices belong together."""
+    """A slice's header, and of it what decides how slices belong together."""
 
     file: Path
+    frame_number: int  # within the file, from 0
+    header: Dataset
     series: str
     instance: str
     patient: str
     study: str
     frame: str
     modality: str
+    stack: str
+    time: str
     units: str
     shape: tuple[int, int]
     spacing_mm: tuple[float, float]
@@ -61,8 +69,15 @@ def slice_files(folder: Path) -> list[Path]:
     )
 
 
-def read_series(files: Sequence[Path], role: str = "image", modality: str = "OTHER") -> sitk.Image:
+def read_series(
+    files: Sequence[Path], role: str = "image", modality: str = "OTHER", units: str | None = None
+) -> sitk.Image:
     """The volume of the files of one series, as stored, with rescaling applied.
+
+    Parameters
+    ----------
+    units : "suv_bw", optional
+        Standardised uptake values by body weight are made of a PET in Bq/ml.
 
     Raises
     ------
@@ -71,11 +86,14 @@ def read_series(files: Sequence[Path], role: str = "image", modality: str = "OTH
     OSError
         The disk failed.
     """
-    slices = [read_slice(file, role) for file in files]
-    refuse(series_findings(slices, role, modality))
+    slices = [found for file in files for found in read_slices(file, role)]
+    refuse(series_findings(slices, role, modality, units))
     normal = np.cross(*slices[0].orientation)
     slices.sort(key=lambda found: float(normal @ found.position_mm))
-    image = sitk.GetImageFromArray(_values(slices, role))
+    values = _values(slices, role)
+    if units == "suv_bw":
+        values = values * suv_factor([(given.header, given.file) for given in slices], role)
+    image = sitk.GetImageFromArray(values)
     _place(image, slices)
     return image
 
@@ -84,67 +102,82 @@ def _values(slices: Sequence[Slice], role: str) -> NDArray:
     """Voxels (z, y, x), each slice rescaled by its own numbers: PET has another slope on every slice."""
     whole = all(float(number).is_integer() for given in slices for number in given.rescale)
     volume = np.zeros((len(slices), *slices[0].shape), dtype=np.int32 if whole else np.float64)
+    places: dict[Path, dict[int, int]] = {}
     for z, given in enumerate(slices):
-        slope, intercept = given.rescale
-        values = dicom_pixels.stored_values(given.file, role) * slope + intercept
-        if np.abs(values).max() >= LARGEST_VALUE:
-            raise _finding(given, f"{role} is unreadable", "RescaleSlope").error
-        volume[z] = values
+        places.setdefault(given.file, {})[given.frame_number] = z
+    for file, at in places.items():
+        for number, stored in enumerate(dicom_pixels.stored_frames(file, len(at), role)):
+            slope, intercept = slices[at[number]].rescale
+            values = stored * slope + intercept
+            if np.abs(values).max() >= LARGEST_VALUE:
+                raise _finding(slices[at[number]], f"{role} is unreadable", "RescaleSlope").error
+            volume[at[number]] = values
     return volume
 
 
-def read_slice(file: Path, role: str) -> Slice:
-    """A file's header.
+def read_slices(file: Path, role: str) -> list[Slice]:
+    """The slices of a file: one, or the frames of an enhanced file.
 
     Raises
     ------
     CaseError
-        It is damaged, cut, or no plain slice.
+        It is damaged, cut, or holds no plain slices.
     """
     data = file.read_bytes()
     with dicom_file.damaged(file, role):
         header, after = dicom_file.read_header(data)
-        for keyword, allowed, reason in (
-            ("SamplesPerPixel", 1, "has several channels"),
-            ("NumberOfFrames", 1, "is a multi-frame file; export it as single slices"),
-        ):
-            if int(header.get(keyword) or 1) != allowed:
-                raise Finding(reason=f"{role} {reason}", file=file, tag=dicom_file.tag(keyword)).error
-        missing = [k for k in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing") if not header.get(k)]
-        if missing:
-            raise Finding(reason=f"{role} has no position in space", file=file, tag=dicom_file.tag(missing[0])).error
+        if int(header.get("SamplesPerPixel") or 1) != 1:
+            tag = dicom_file.tag("SamplesPerPixel")
+            raise Finding(reason=f"{role} has several channels", file=file, tag=tag).error
+        frames = list(frame_headers(header, file, role))
         shape = (int(header.Rows), int(header.Columns))
-        _check_size(file, role, shape, int(header.BitsAllocated), header.file_meta.TransferSyntaxUID, after)
-        orientation = np.array(dicom_file.numbers(header, "ImageOrientationPatient", 6)).reshape(2, 3)
-        row, column = dicom_file.numbers(header, "PixelSpacing", 2)
-        position = np.array(dicom_file.numbers(header, "ImagePositionPatient", 3))
-        thickness = float(header.get("SliceThickness") or 1.0)
-        rescale = (float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0)))
-        if not np.isfinite([*orientation.ravel(), *position, row, column, *rescale]).all() or min(row, column) <= 0:
-            raise ValueError("not finite")
-        if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
-            tag = dicom_file.tag("ImageOrientationPatient")
-            raise Finding(reason=f"{role} has axes that are not at right angles", file=file, tag=tag).error
-        return Slice(
-            file=file,
-            series=dicom_file.text(header, "SeriesInstanceUID"),
-            instance=dicom_file.text(header, "SOPInstanceUID"),
-            patient=dicom_file.text(header, "PatientID"),
-            study=dicom_file.text(header, "StudyInstanceUID"),
-            frame=dicom_file.text(header, "FrameOfReferenceUID"),
-            modality=dicom_file.text(header, "Modality"),
-            units=dicom_file.text(header, "Units"),
-            shape=shape,
-            spacing_mm=(row, column),
-            orientation=orientation,
-            position_mm=position,
-            rescale=rescale,
-            thickness_mm=thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
-            findings=tuple(identity_findings(header, file, role)),
-        )
+        slices = [_slice(frame, shape, number, file, role) for number, frame in enumerate(frames)]
+        syntax = header.file_meta.TransferSyntaxUID
+        _check_size(file, role, (len(frames), *shape), int(header.BitsAllocated), syntax, after)
+        return slices
 
 
-def series_findings(slices: Sequence[Slice], role: str, modality: str = "OTHER") -> list[Finding]:
+def _slice(header: Dataset, shape: tuple[int, int], number: int, file: Path, role: str) -> Slice:
+    missing = [k for k in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing") if not header.get(k)]
+    if missing:
+        raise Finding(reason=f"{role} has no position in space", file=file, tag=dicom_file.tag(missing[0])).error
+    orientation = np.array(dicom_file.numbers(header, "ImageOrientationPatient", 6)).reshape(2, 3)
+    row, column = dicom_file.numbers(header, "PixelSpacing", 2)
+    position = np.array(dicom_file.numbers(header, "ImagePositionPatient", 3))
+    thickness = float(header.get("SliceThickness") or 1.0)
+    rescale = (float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0)))
+    if not np.isfinite([*orientation.ravel(), *position, row, column, *rescale]).all() or min(row, column) <= 0:
+        raise ValueError("not finite")
+    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
+        tag = dicom_file.tag("ImageOrientationPatient")
+        raise Finding(reason=f"{role} has axes that are not at right angles", file=file, tag=tag).error
+    return Slice(
+        file=file,
+        frame_number=number,
+        header=header,
+        series=dicom_file.text(header, "SeriesInstanceUID"),
+        instance=dicom_file.text(header, "SOPInstanceUID"),
+        patient=dicom_file.text(header, "PatientID"),
+        study=dicom_file.text(header, "StudyInstanceUID"),
+        frame=dicom_file.text(header, "FrameOfReferenceUID"),
+        modality=dicom_file.text(header, "Modality"),
+        stack=dicom_file.text(header, "StackID"),
+        time=dicom_file.text(header, "TemporalPositionIndex"),
+        units=dicom_file.text(header, "Units"),
+        shape=shape,
+        spacing_mm=(row, column),
+        orientation=orientation,
+        position_mm=position,
+        rescale=rescale,
+        thickness_mm=thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
+        # What names a patient is said once in a file
+        findings=tuple(identity_findings(header, file, role)) if number == 0 else (),
+    )
+
+
+def series_findings(
+    slices: Sequence[Slice], role: str, modality: str = "OTHER", units: str | None = None
+) -> list[Finding]:
     """What is wrong with the files of a folder together, the gravest first; each names the first file it shows in."""
     found = [*_one_of_each(slices, role, modality)]
     if not any(finding.refuses for finding in found):
@@ -154,7 +187,7 @@ def series_findings(slices: Sequence[Slice], role: str, modality: str = "OTHER")
     }.values()
     if any(not given.instance for given in slices):
         found.append(_finding(slices[0], f"{role} has blank instance UIDs", "SOPInstanceUID", refuses=False))
-    if modality == "PET" and slices[0].units not in ("GML", ""):
+    if modality == "PET" and units is None and slices[0].units not in ("GML", ""):
         found.append(_finding(slices[0], f"{role} is not in SUV", "Units", refuses=False))
     return sorted(found, key=lambda finding: not finding.refuses)
 
@@ -167,6 +200,7 @@ def _one_of_each(slices: Sequence[Slice], role: str, modality: str) -> list[Find
         ("frame", f"{role} has several frames of reference", "FrameOfReferenceUID"),
         ("modality", f"{role} has slices of several modalities", "Modality"),
         ("shape", f"{role} has slices of several sizes", "Rows"),
+        ("stack", f"{role} holds several volumes (4-D)", "StackID"),
     ]
     found = []
     for field, reason, keyword in same:
@@ -202,7 +236,7 @@ def _stacking(slices: Sequence[Slice], role: str) -> list[Finding]:
     _, copies = np.unique(np.round(place / max(step, 1e-3) * 10), return_counts=True)
     if copies.max() > 1:
         twice = slices[int(np.argmin(gaps)) + 1]
-        volumes = copies.min() == copies.max()
+        volumes = copies.min() == copies.max() or len({given.time for given in slices}) > 1
         reason = f"{role} holds several volumes (4-D)" if volumes else f"{role} has a slice twice"
         return [_finding(twice, reason, "ImagePositionPatient")]
     if np.ptp(gaps) > EVEN * step:
@@ -217,11 +251,11 @@ def _stacking(slices: Sequence[Slice], role: str) -> list[Finding]:
     return []
 
 
-def _check_size(file: Path, role: str, shape: tuple[int, int], bits: int, syntax: str, after: int) -> None:
+def _check_size(file: Path, role: str, shape: tuple[int, int, int], bits: int, syntax: str, after: int) -> None:
     """Numbers of a damaged header must not make a decoder ask for memory, nor a cut file pass."""
-    pixels = shape[0] * shape[1]
+    pixels = math.prod(shape)
     needed = pixels * bits // 8 if syntax in dicom_pixels.RAW else pixels // PACKED
-    if min(shape) < 1 or max(shape) > LARGEST_SIDE or bits not in (8, 16, 32) or after < needed:
+    if min(shape) < 1 or max(shape[1:]) > LARGEST_SIDE or bits not in (8, 16, 32) or after < needed:
         raise Finding(reason=f"{role} is unreadable", file=file, tag=dicom_file.tag("PixelData")).error
 
 

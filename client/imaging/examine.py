@@ -12,11 +12,12 @@ from cohortium.client.imaging.align import covered
 from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
 from cohortium.client.imaging.contact_sheet import Strip, png, strip
 from cohortium.client.imaging.dicom_file import damaged, is_dicom, read_header
-from cohortium.client.imaging.dicom_series import read_slice, series_findings, slice_files
+from cohortium.client.imaging.dicom_series import read_slices, series_findings, slice_files
 from cohortium.client.imaging.findings import Finding
 from cohortium.client.imaging.identity import identity_findings
-from cohortium.client.imaging.read import read_image, read_mask, unreadable_disk
+from cohortium.client.imaging.read import mask_findings, read_image, read_mask, unreadable_disk
 from cohortium.common.errors import CaseError
+from cohortium.common.study_images import Image
 
 THICK = 5.0
 """Longest over shortest side of a voxel, above which texture between slices says little; told, not refused."""
@@ -59,14 +60,17 @@ def examine(files: CaseFiles, recipe: Recipe) -> Examined:
     masks: dict[tuple[str, str], sitk.Image] = {}
     strips: list[Strip] = []
     for image, path in files.images.items():
+        settings = recipe.image[image]
         with _noted(seen):
-            volumes[image] = volume = read_image(path, recipe.image[image].modality)
+            volumes[image] = volume = read_image(path, settings.modality, settings.units)
             seen.geometry[image] = describe(volume)
             if max(volume.GetSpacing()) > THICK * min(volume.GetSpacing()):
                 seen.findings.append(("image has voxels much longer than wide", str(path), False))
     for (image, region), path in files.masks.items():
         if image in volumes:
             with _noted(seen):
+                told = mask_findings(path, volumes[image])
+                seen.findings.extend((f.reason, f.where, False) for f in told if not f.refuses)
                 masks[image, region] = mask = read_mask(path, volumes[image], files.parts[image, region])
                 seen.volumes_ml[f"{image}/{region}"] = volume_ml(mask)
                 strips.append(strip(f"{image}: {region}", volumes[image], mask, recipe.image[image]))
@@ -99,9 +103,9 @@ def doubts(files: CaseFiles, recipe: Recipe) -> list[tuple[str, str, bool]]:
     """
     found: list[Finding] = []
     for image, path in files.images.items():
-        found += _doubts(path, "image", recipe.image[image].modality)
+        found += _doubts(path, recipe.image[image])
     for path in dict.fromkeys(files.masks.values()):
-        found += _doubts(path, "mask", "OTHER")
+        found += _doubts(path, None)
     return [(finding.reason, finding.where, False) for finding in found if not finding.refuses]
 
 
@@ -116,13 +120,17 @@ def volume_ml(mask: sitk.Image) -> float:
     return int(sitk.GetArrayViewFromImage(mask).sum(dtype=np.int64)) * float(np.prod(mask.GetSpacing())) / 1000
 
 
-def _doubts(path: Path, role: str, modality: str) -> list[Finding]:
+def _doubts(path: Path, settings: Image | None) -> list[Finding]:
+    """Of an image, or of a mask, which has no settings."""
+    role = "image" if settings else "mask"
     try:
         files = slice_files(path) if path.is_dir() else [path]
         if not files or not all(map(is_dicom, files)):
-            return []
-        if role == "image":
-            return series_findings([read_slice(file, role) for file in files], role, modality)
+            silent = files and settings and settings.units
+            return [Finding(reason="image does not say its units; taken as SUV", file=path)] if silent else []
+        if settings:
+            slices = [found for file in files for found in read_slices(file, role)]
+            return series_findings(slices, role, settings.modality, settings.units)
         with damaged(files[0], role):
             header, _ = read_header(files[0].read_bytes())
             return list(identity_findings(header, files[0], role))

@@ -43,6 +43,7 @@ class Settings(Keys):
     spacing_mm: tuple[Spacing, Spacing, Spacing] | tuple[Spacing, Spacing] | None = None
     interpolation: Literal["linear", "cubic", "nearest"] = "linear"
     intensity_rounding: Positive | None = None
+    units: Literal["suv_bw"] | None = None
     window_hu: Bounds | None = None
     normalise: Literal["none", "zscore", "histogram"] = "none"
     label: Annotated[int, Field(ge=1)] | None = None
@@ -88,6 +89,7 @@ class Settings(Keys):
             spacing_mm=wanted,
             interpolation=self.interpolation,
             intensity_rounding=self.intensity_rounding,
+            units=self.units,
             window_hu=self.window_hu,
             normalise=self.normalise,
         )
@@ -137,7 +139,7 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
     for path, role in ((image_path, "image"), (mask_path, "mask")):
         if not path.exists():
             raise CaseError(f"{role} file is missing", str(path))
-    volume = read_image(image_path)
+    volume = read_image(image_path, units=settings.units)
     region = read_mask(mask_path, volume, settings.part())
     image, features = settings.image(volume.GetSpacing()), settings.features()
     crop = resample(

@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset
 from cohortium.client.imaging import nifti
 from cohortium.client.imaging.dicom_file import damaged, is_dicom, read_header, tag, text
 from cohortium.client.imaging.dicom_seg import read_segment
-from cohortium.client.imaging.dicom_series import FRAME, PATIENT, read_series, slice_files
+from cohortium.client.imaging.dicom_series import FRAME, PATIENT, STUDY, read_series, slice_files
 from cohortium.client.imaging.findings import Finding, refuse
 from cohortium.client.imaging.identity import identity_findings
-from cohortium.client.imaging.rtstruct import frames_of_reference, read_contours
+from cohortium.client.imaging.rtstruct import frames_of_reference, read_contours, referenced_studies
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.sites.site_file import MaskFile
 
@@ -80,20 +80,22 @@ def unreadable_disk(path: Path, role: str, broken: OSError) -> SiteError:
     return SiteError(f"{role} {path}: {reason}; {remedy}, then run prepare again (finished cases are kept)")
 
 
-def read_image(path: Path, modality: str = "OTHER") -> sitk.Image:
+def read_image(path: Path, modality: str = "OTHER", units: str | None = None) -> sitk.Image:
     """A three-dimensional image of one channel without NaN, as stored (NIfTI, NRRD, MetaImage or a DICOM folder).
 
     Parameters
     ----------
     modality : str
         What the study says it is; DICOM files must agree, other formats do not say.
+    units : "suv_bw", optional
+        DICOM is converted to these, other formats hold them already.
 
     Raises
     ------
     CaseError
         ``image is unreadable``, ``image is not three-dimensional``, ``image has NaN or infinite values`` and their kin.
     """
-    image, finite = _read(path, "image", modality)
+    image, finite = _read(path, "image", modality, units)
     # Integers cannot be NaN: spare the pass over large CT volumes.
     if "float" in image.GetPixelIDTypeAsString():
         finite = finite and bool(np.isfinite(sitk.GetArrayViewFromImage(image)).all())
@@ -145,29 +147,54 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
 
 def _drawn(path: Path, image: sitk.Image, part: MaskFile | None) -> NDArray[np.uint8] | None:
     """The region of a structure set or segmentation; None for any other file."""
-    file = path
-    if path.is_dir():
-        files = slice_files(path)
-        if len(files) != 1:
-            return None
-        file = files[0]
-    if not is_dicom(file):
+    file, kind, header = _contours(path)
+    if header is None:
         return None
     with damaged(file, "mask"):
-        header, _ = read_header(file.read_bytes())
-        kind = text(header, "Modality")
-        found = list(identity_findings(header, file, "mask"))
-        found += _of_another(header, image, file)
-    if kind not in ("RTSTRUCT", "SEG"):
-        return None
-    refuse(found)
+        refuse([*identity_findings(header, file, "mask"), *_of_another(header, image, file)])
     if kind == "RTSTRUCT":
         return read_contours(file, image, part.roi if part else ())
     return read_segment(file, image, part.segment if part else ())
 
 
+def mask_findings(path: Path, image: sitk.Image) -> list[Finding]:
+    """Whether a structure set or segmentation is of its image's patient, coordinates and examination.
+
+    Raises
+    ------
+    CaseError
+        ``mask is unreadable``.
+    SiteError
+        A disk, share or right is missing.
+    """
+    try:
+        file, _, header = _contours(path)
+    except OSError as broken:
+        raise unreadable_disk(path, "mask", broken) from broken
+    if header is None:
+        return []
+    with damaged(file, "mask"):
+        return list(_of_another(header, image, file))
+
+
+def _contours(path: Path) -> tuple[Path, str, Dataset | None]:
+    """File, kind and header of a structure set or segmentation, which may be alone in a folder; else no header."""
+    file = path
+    if path.is_dir():
+        files = slice_files(path)
+        if len(files) != 1:
+            return path, "", None
+        file = files[0]
+    if not is_dicom(file):
+        return file, "", None
+    with damaged(file, "mask"):
+        header, _ = read_header(file.read_bytes())
+        kind = text(header, "Modality")
+        return file, kind, header if kind in ("RTSTRUCT", "SEG") else None
+
+
 def _of_another(header: Dataset, image: sitk.Image, file: Path) -> Iterator[Finding]:
-    """Contours of another patient or in other coordinates; only what both files say can differ."""
+    """Contours of another patient or examination, or in other coordinates; only what both files say can differ."""
     theirs = {
         PATIENT: ("mask and image are of different patients", "PatientID", {text(header, "PatientID")}),
         FRAME: (
@@ -175,19 +202,25 @@ def _of_another(header: Dataset, image: sitk.Image, file: Path) -> Iterator[Find
             "FrameOfReferenceUID",
             frames_of_reference(header) or {text(header, "FrameOfReferenceUID")},
         ),
+        STUDY: (
+            "mask and image are of different examinations",
+            "StudyInstanceUID",
+            # Contours are often stored as an examination of their own that refers to that of the image
+            {text(header, "StudyInstanceUID"), *referenced_studies(header)},
+        ),
     }
     for key, (reason, keyword, said) in theirs.items():
         ours = image.GetMetaData(key) if image.HasMetaDataKey(key) else ""
         if ours and said - {""} and ours not in said:
-            yield Finding(reason=reason, file=file, tag=tag(keyword), refuses=True)
+            yield Finding(reason=reason, file=file, tag=tag(keyword), refuses=key != STUDY)
 
 
-def _read(path: Path, role: str, modality: str = "OTHER") -> tuple[sitk.Image, bool]:
+def _read(path: Path, role: str, modality: str = "OTHER", units: str | None = None) -> tuple[sitk.Image, bool]:
     """The stored volume, and whether the file held finite values only, as far as ITK does not show it."""
     finite = True
     try:
         if path.is_dir() or is_dicom(path):
-            image = _read_dicom(path, role, modality)
+            image = _read_dicom(path, role, modality, units)
         else:
             if nifti.is_nifti(path):
                 finite = nifti.check(path)
@@ -216,11 +249,11 @@ def _check_extent(path: Path, role: str) -> None:
         raise CaseError(f"{role} is unreadable", f"{path}: {path.stat().st_size} bytes cannot hold {voxels} voxels")
 
 
-def _read_dicom(path: Path, role: str, modality: str) -> sitk.Image:
+def _read_dicom(path: Path, role: str, modality: str, units: str | None) -> sitk.Image:
     files = slice_files(path) if path.is_dir() else [path]
     if not files:
         raise CaseError(f"{role} file is missing", f"{path} holds no slices")
-    return read_series(files, role, modality)
+    return read_series(files, role, modality, units)
 
 
 def _same_grid(a: sitk.Image, b: sitk.Image) -> bool:

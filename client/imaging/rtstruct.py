@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from cohortium.client.imaging import dicom_file
+from cohortium.client.imaging.dicom_series import FRAME
 from cohortium.client.imaging.findings import Finding
 
 OFF_PLANE = 0.2
@@ -41,7 +42,9 @@ def read_contours(path: Path, image: sitk.Image, names: Sequence[str]) -> NDArra
     """
     with dicom_file.damaged(path, "mask"):
         structures = dicom_file.read(path)
-        outlines = _outlines(structures, _number(structures, names, path), path)
+        number = _number(structures, names, path)
+        _check_frame(structures, number, image, path)
+        outlines = _outlines(structures, number, path)
         return _rasterised(outlines, image, path)
 
 
@@ -49,6 +52,13 @@ def frames_of_reference(structures: Dataset) -> set[str]:
     """The frames of reference that a structure set says it was drawn in; may be empty."""
     named = structures.get("ReferencedFrameOfReferenceSequence") or ()
     return {uid for item in named if (uid := dicom_file.text(item, "FrameOfReferenceUID"))}
+
+
+def referenced_studies(structures: Dataset) -> set[str]:
+    """The examinations whose images a structure set says it was drawn on; may be empty."""
+    frames = structures.get("ReferencedFrameOfReferenceSequence") or ()
+    studies = [study for frame in frames for study in frame.get("RTReferencedStudySequence") or ()]
+    return {uid for study in studies if (uid := dicom_file.text(study, "ReferencedSOPInstanceUID"))}
 
 
 def fill(outlines: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -98,6 +108,19 @@ def _number(structures: Dataset, names: Sequence[str], path: Path) -> int:
         return found[0]
     reason = "mask has no such region" if not found else "mask holds several regions; name one"
     raise Finding(reason=reason, file=path, tag=dicom_file.tag("ROIName")).error
+
+
+def _check_frame(structures: Dataset, number: int, image: sitk.Image, path: Path) -> None:
+    """A structure set may hold regions of several frames of reference."""
+    ours = image.GetMetaData(FRAME) if image.HasMetaDataKey(FRAME) else ""
+    drawn_in = {
+        dicom_file.text(item, "ReferencedFrameOfReferenceUID")
+        for item in structures.StructureSetROISequence
+        if int(item.ROINumber) == number
+    } - {""}
+    if ours and drawn_in and ours not in drawn_in:
+        tag = dicom_file.tag("ReferencedFrameOfReferenceUID")
+        raise Finding(reason="mask and image have different frames of reference", file=path, tag=tag).error
 
 
 def _outlines(structures: Dataset, number: int, path: Path) -> list[NDArray[np.float64]]:

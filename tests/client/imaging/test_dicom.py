@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from cohortium.client.imaging.dicom_pixels import codestream_shape
-from cohortium.client.imaging.dicom_series import read_slice, series_findings, slice_files
+from cohortium.client.imaging.dicom_series import read_slices, series_findings, slice_files
 from cohortium.client.imaging.read import read_image, read_mask
 from cohortium.client.imaging.rtstruct import fill
 from cohortium.common.errors import CaseError
@@ -180,7 +180,9 @@ def test_what_is_doubtful_is_told_and_does_not_refuse(tmp_path):
     series[0].add_new((0x6000, 0x3000), "OW", b"\0\0")
     folder = write_series(tmp_path, series)
     read_image(folder, "PET")
-    found = series_findings([read_slice(file, "image") for file in slice_files(folder)], "image", "PET")
+    found = series_findings(
+        [found for file in slice_files(folder) for found in read_slices(file, "image")], "image", "PET"
+    )
     assert not any(finding.refuses for finding in found)
     tags = {(finding.reason, finding.tag) for finding in found}
     assert tags == {
@@ -196,7 +198,9 @@ def test_what_is_doubtful_is_told_and_does_not_refuse(tmp_path):
 
 def test_a_pseudonym_is_no_finding(tmp_path):
     folder = write_series(tmp_path, slices(VALUES))
-    assert not series_findings([read_slice(file, "image") for file in slice_files(folder)], "image", "CT")
+    assert not series_findings(
+        [found for file in slice_files(folder) for found in read_slices(file, "image")], "image", "CT"
+    )
 
 
 @pytest.mark.parametrize("axes", [AXIAL, oblique()])
@@ -314,5 +318,7 @@ def test_jpeg2000_with_blank_uids_is_read(tmp_path):
     image = read_image(folder, "CT")
     assert image.GetSize() == (512, 512, 20)
     assert voxels(image).min() == -1024  # air
-    found = series_findings([read_slice(file, "image") for file in slice_files(folder)], "image", "CT")
+    found = series_findings(
+        [found for file in slice_files(folder) for found in read_slices(file, "image")], "image", "CT"
+    )
     assert "image has blank instance UIDs" in {finding.reason for finding in found}
