@@ -11,7 +11,9 @@ import numpy as np
 
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
+from cohortium.common.study_analysis import NetworkModel
 from cohortium.common.study_models import MOST_COLUMNS, GradientBoostingModel, MlpModel, RffSvmModel
+from cohortium.strategies import shapley
 from cohortium.strategies.gradient_boosting import PATIENTS_A_CELL
 from cohortium.strategies.linear_svm import FOLDS
 
@@ -71,6 +73,47 @@ def _as_approved(study: Study, model: Any, statistic: str, parameters: Mapping[s
             and (bins == 2 or finest * PATIENTS_A_CELL <= patients)
         )
     return True
+
+
+def check_explained(study: Study, view: Mapping[str, Any], parameters: Mapping[str, Any], patients: int) -> None:
+    """Refuse contributions to the score of a model that the study does not explain, or over other patients.
+
+    Parameters
+    ----------
+    patients : int
+        Of all sites, public: the part of them that is explained follows from it.
+
+    Raises
+    ------
+    SumRefused
+    """
+    fit, (rows, groups) = parameters["fit"], np.shape(parameters["orders"])
+    explained = "shap" in study.validation.explain and any(
+        model.endpoint == view["rows"]["endpoint"] and _same_form(study, model, fit) for model in study.model.values()
+    )
+    part = shapley.halvings(patients, groups)
+    if not explained or rows != shapley.BACKGROUND or parameters["halvings"] != part or view["kind"] != "keyed":
+        raise SumRefused(
+            shapley.values.name,
+            "the study explains no such model of this endpoint by SHAP values, or by fewer permutations, or over other "
+            "patients; ask for what the sites approved",
+        )
+
+
+def _same_form(study: Study, model: Any, fit: Mapping[str, Any]) -> bool:
+    """Whether a score is of the form that a model's is, which is named by its keys."""
+    keys = set(fit)
+    if isinstance(model, RffSvmModel):
+        kernel = list(fit.get("kernel", ()))[1:]
+        return keys == {"coefficients", "kernel"} and kernel == [model.components, study.study.seed]
+    if isinstance(model, MlpModel):
+        return keys == {"weights", "hidden"} and list(fit["hidden"]) == list(model.hidden)
+    if isinstance(model, NetworkModel):
+        return keys == {"weights", "head"} and list(fit["head"]) == list(model.head)
+    if isinstance(model, GradientBoostingModel) and keys == {"trees", "base"}:
+        trees, nodes = np.shape(fit["trees"]["feature"])
+        return trees <= model.trees and nodes == 2 ** (model.max_depth + 1) - 1
+    return False
 
 
 def inner_folds(study: Study) -> set[int]:

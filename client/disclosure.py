@@ -79,6 +79,8 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         _training(study, view, parameters)
     if statistic in classifiers.STATISTICS:
         classifiers.check(study, statistic, view, parameters, _public_number(statistic, view, len(rows.x)))
+    if statistic == "shapley.values":
+        classifiers.check_explained(study, view, parameters, _public_number(statistic, view, len(rows.x)))
     if statistic.startswith("local_fits."):
         _local_fits(study, statistic, view, parameters)
 

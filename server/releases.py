@@ -182,7 +182,7 @@ def _fits(study: Study) -> Iterator[Release]:
                 yield from candidates(design.asks, purpose, study.endpoint[model.endpoint].kind, model)
         yield from _fit(design, f"fit {name}", model)
         if study.validation.explain:
-            yield from explanations(design, f"explain {name}", study)
+            yield from explanations(design, f"explain {name}", study, model.kind)
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:

@@ -1,10 +1,10 @@
 """Shapley: what each variable adds to a patient's score, for models of any kind, by sampled permutations.
 
-Strumbelj & Kononenko (Knowledge and Information Systems 41, 2014), algorithm 1: start at a background row and switch the
-variables to the patient's values one after the other in a random order; what a switch changes is what its variable
-adds. Every background row is walked in one order and in the reverse of it (antithetic, as in shap's
-PermutationExplainer), and the mean is taken. The walks telescope: contributions add up to the score less the mean score
-of the background rows, whatever was drawn, and of a linear score they are beta (x - mean of the background rows).
+Strumbelj & Kononenko (Knowledge and Information Systems 41, 2014), algorithm 1: start at a background row and switch
+the variables to the patient's values one after the other in a random order; what a switch changes is what its variable
+adds. Each background row is walked in one order and in its reverse (antithetic, as in shap's PermutationExplainer), and
+the mean is taken. The walks telescope: contributions add up to the score less the mean score of the background rows,
+whatever was drawn, and of a linear score they are beta (x - mean of the background rows).
 
 No patient is background: rows are drawn variable by variable from marginals over all sites that are public anyway.
 """

@@ -1,7 +1,7 @@
-"""Explain: what the variables of each linear model do: mean |SHAP|, permutation importance, nomogram.
+"""Explain: what the variables of each model do: mean |SHAP|, permutation importance, nomogram.
 
-Asked for by ``[validation] explain``; on the training part, of the final fit. Models whose score is not linear in their
-columns say that they have none.
+Asked for by ``[validation] explain``; on the training part, of the final fit. Of a score that is not linear in the
+model's columns there are SHAP values by sampled permutations (strategies/shapley.py), and nothing else.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,14 @@ from cohortium.common.errors import SumRefused, Undefined
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column
 from cohortium.server.stages.fitted import FittedModel
-from cohortium.strategies import explanation, nomogram, quantiles, score_bins
+from cohortium.strategies import explanation, nomogram, quantiles, score_bins, shapley
 from cohortium.strategies.rows import Array
 from cohortium.strategies.validation_settings import undefined
 
 NOT_LINEAR = "the score is not a linear function of the model's columns"
+SHARES = tuple((k + 0.5) / explanation.VALUES for k in range(explanation.VALUES))
+RECIPE = ("blocks", "centre", "scale", "fill")
+DRAWN = "variable by variable from the marginals over the training patients, as if independent; no patient's row"
 
 
 def explain(federation: StudyFederation, fitted: Mapping[str, FittedModel]) -> dict[str, dict[str, Any]]:
@@ -50,9 +53,13 @@ class _Explained:
 
     def figures(self, asked: tuple[str, ...]) -> dict[str, Any]:
         published = self.fit.published
-        linear = "coefficients" in published and len(published["coefficients"]) == len(self.group) + 1
-        if not linear or not len(self.group):
-            return dict.fromkeys(asked, undefined(NOT_LINEAR if not linear else "the model has no columns"))
+        if not len(self.group):
+            return dict.fromkeys(asked, undefined("the model has no columns"))
+        if "coefficients" not in published or "kernel" in published:
+            found = dict.fromkeys(asked, undefined(NOT_LINEAR))
+            return found | self._sampled() if "shap" in asked else found
+        if len(published["coefficients"]) != len(self.group) + 1:
+            return dict.fromkeys(asked, undefined(NOT_LINEAR))
         beta = np.asarray(published["coefficients"], float)
         try:
             shap, sums = explanation.mean_absolute_shap(self._design(), beta[1:], self.group)
@@ -60,7 +67,7 @@ class _Explained:
             return {key: {"withheld": str(refusal)} for key in asked}
         patients = int(sums.patients)
         ends = nomogram.percentiles(patients, self.study.privacy.minimum_count)
-        wanted = [*ends, *((k + 0.5) / explanation.VALUES for k in range(explanation.VALUES))]
+        wanted = [*ends, *SHARES]
         found: dict[str, Any] = {}
         if "shap" in asked:
             found["shap"] = [
@@ -77,9 +84,41 @@ class _Explained:
                 found |= {key: {"withheld": str(refusal)} for key in asked if key not in found}
         return found
 
+    def _sampled(self) -> dict[str, Any]:
+        """SHAP values of a score of any kind, and what they were sampled with."""
+        if len(self.variables) > shapley.MOST_VARIABLES:
+            many = f"{len(self.variables)} variables are too many for sampled SHAP values"
+            return {"shap": undefined(f"{many}; at most {shapley.MOST_VARIABLES}: select some first")}
+        fit = {key: value for key, value in self.fit.published.items() if key not in RECIPE}
+        nothing = np.zeros(len(self.group))
+        try:
+            sums = self._design().sum(explanation.contributions, coefficients=nothing, centre=nothing, group=self.group)
+            patients = int(sums.patients)
+            mean, marginal = sums.total / max(patients, 1), self._marginal(list(SHARES))
+            marginals = [self._with_gaps(v, mean, marginal) for v in range(len(self.variables))]
+            seed = self.study.study.seed
+            background = shapley.draw(marginals, self.group, np.random.default_rng(seed))
+            rows = {**self.rows, "patients": patients}
+            keyed = {"kind": "keyed", "rows": rows, **{key: self.fit.published[key] for key in RECIPE}}
+            found = shapley.sampled(self.federation.rows(keyed), fit, background, patients)
+        except SumRefused as refusal:
+            return {"shap": {"withheld": str(refusal)}}
+        digest = self.federation.publish({"variables": self.variables, **background._asdict()})
+        entries = zip(self.variables, found.mean_absolute.tolist(), found.mean.tolist(), strict=True)
+        return {
+            "shap": [{"variable": v, "mean_absolute": absolute, "mean": mean} for v, absolute, mean in entries],
+            "shap_sampling": {
+                "patients": found.patients,
+                "permutations": 2 * shapley.BACKGROUND,
+                "background": {"rows": shapley.BACKGROUND, "how": DRAWN, "seed": seed, "object": digest},
+                "expected": found.expected,
+                "score": found.score,
+            },
+        }
+
     def _design(self, **raw: Array) -> Any:
         """The model's columns, standardised; with another `centre` and `scale` on another scale."""
-        recipe = {key: self.fit.published[key] for key in ("blocks", "centre", "scale", "fill")}
+        recipe = {key: self.fit.published[key] for key in RECIPE}
         return self.federation.rows(
             {"kind": "matrix", "rows": self.rows, "group": self.rows["endpoint"], **recipe, **raw}
         )
@@ -132,6 +171,26 @@ class _Explained:
         share = np.clip(mean[at] * scale + centre, 0, 1)
         levels = (np.vstack([np.zeros(len(at)), np.eye(len(at))]) - centre) / scale
         return {"columns": at, "values": levels, "weights": np.array([max(0.0, 1 - share.sum()), *share])}
+
+    def _with_gaps(self, variable: int, mean: Array, marginal: Array) -> explanation.Replacement:
+        """As `_replacement`, and a column that says what is missing goes with what fills the gap."""
+        found = self._replacement(variable, mean, marginal)
+        at = np.flatnonzero(self.group == variable)
+        if len(found["columns"]) == len(at):
+            return found
+        columns = self.fit.columns.take(at)
+        absent = int(np.flatnonzero([self._is_level(column) for column in columns.columns])[0])
+        share = float(np.clip(mean[at[absent]] * columns.scale[absent] + columns.centre[absent], 0, 1))
+        filled, known = (columns.fill - columns.centre) / columns.scale, found["values"]
+        values = np.tile(filled, (len(known) + 1, 1))
+        values[:-1, np.arange(len(at)) != absent] = known
+        values[:, absent] = (np.append(np.zeros(len(known)), 1) - columns.centre[absent]) / columns.scale[absent]
+        # the marginal is that of filled values: those nearest to the filling make way for the patients it stands for
+        order = np.argsort(np.abs(known[:, 0] - np.delete(filled, absent)[0]), kind="stable")
+        weights = found["weights"].copy()
+        before = np.cumsum(weights[order]) - weights[order]
+        weights[order] -= np.clip(share - before, 0, weights[order])
+        return {"columns": at, "values": values, "weights": np.append(weights, share)}
 
     def _nomogram(self, beta: Array, ends: Array, shares: tuple[float, float]) -> Any:
         if len(self.variables) > nomogram.MOST_AXES:
