@@ -133,6 +133,8 @@ class ModelTable(Keys):
 # left out of the hash where unused: a study without them is the study it always was
 Tests = Annotated[Literal["wald", "likelihood_ratio"], Field(exclude_if=lambda value: value == "wald")]
 SiteEffects = Annotated[Literal["none", "fixed", "random"], Field(exclude_if=lambda value: value == "none")]
+Tau2 = Annotated[Literal["dl", "reml"], Field(exclude_if=lambda value: value == "dl")]
+"""How the variance between sites is estimated: DerSimonian and Laird's moments, or restricted maximum likelihood."""
 HazardsTest = Annotated[Literal["none", "identity", "log"], Field(exclude_if=lambda value: value == "none")]
 
 
@@ -146,6 +148,7 @@ class LogisticModel(ModelTable):
     kind: Literal["logistic"]
     penalty: Literal["none", "firth"] = "none"
     aggregation: Literal["exact", "fedavg", "meta"] = "exact"
+    tau2: Tau2 = "dl"
     tests: Tests = "wald"
     site_effects: SiteEffects = "none"
 
@@ -155,6 +158,8 @@ class LogisticModel(ModelTable):
         chosen = [f'{key} = "{getattr(self, key)}"' for key, usual in ways.items() if getattr(self, key) != usual]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are different fits; choose one, or make two models")
+        if self.tau2 != "dl" and self.aggregation != "meta":
+            raise ValueError(f'tau2 = "{self.tau2}" is of a meta-analysis; add aggregation = "meta", or leave tau2 out')
         if self.tests != "wald" and chosen and self.penalty == "none":
             raise ValueError(f'tests = "{self.tests}" is not offered with {chosen[0]}; use "wald"')
         return self
@@ -174,6 +179,16 @@ class LassoModel(ModelTable):
     n_lambda: Annotated[int, Field(ge=2, le=1000)] = 50
     mixing: Mixing = 1.0
     aggregation: Literal["exact", "fedavg"] = "exact"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_site(cls, keys: Any) -> Any:
+        if isinstance(keys, dict) and "strata" in keys:
+            raise ValueError(
+                "strata: a Cox LASSO always has a baseline hazard for each site (its risk-set sums would give patients "
+                'away); for one over all, a model of kind cox with strata = "none" and selection = ["lasso"]'
+            )
+        return keys
 
 
 class CoxModel(ModelTable):
@@ -237,8 +252,18 @@ class Validation(Keys):
     # left out of the hash where it is not asked for: a study without it is the study it always was
     calibration_slope: Literal["within_sites"] | None = Field(default=None, exclude_if=lambda value: value is None)
     leave_one_site_out: bool = Field(default=False, exclude_if=lambda value: not value)
+    optimism: bool = Field(default=False, exclude_if=lambda value: not value)
+    tau2: Tau2 = "dl"
     by_site: bool = Field(default=False, exclude_if=lambda value: not value)
     analysis: tuple[Analysis, ...] = ()
+
+    @model_validator(mode="after")
+    def _between_sites(self) -> Self:
+        if self.tau2 != "dl" and not self.leave_one_site_out:
+            raise ValueError(
+                f'tau2 = "{self.tau2}" is of how sites differ; add leave_one_site_out = true, or leave it out'
+            )
+        return self
 
     @field_validator("decision_thresholds")
     @classmethod

@@ -193,6 +193,8 @@ def _validation(study: "Study") -> Iterator[Mistake]:
     if 0 < validation.bootstrap < LEAST_REPLICATES:
         problem = f"too few for an interval; take {LEAST_REPLICATES} or more, 1000 is usual"
         yield Mistake(table, f"bootstrap = {validation.bootstrap}", problem)
+    if validation.optimism and study.split.folds is None:
+        yield Mistake(table, "optimism = true", "is found by cross-validation, and there is none; give [split] folds")
     primary = study.endpoint.get(study.study.primary)
     if validation.cutoff == "youden" and primary is not None and primary.kind == "survival":
         problem = 'needs a binary primary endpoint; use "median" or a number'

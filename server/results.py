@@ -65,6 +65,7 @@ def results(
                 else {}
             ),
             **({"cutoff_test": validated.cutoff_tests[name]} if name in validated.cutoff_tests else {}),
+            **validated.resampled.get(name, {}),
             "cohorts": {cohort: figures[name] for cohort, figures in validated.cohorts.items() if name in figures},
             **({"explanation": validated.explanations[name]} if name in validated.explanations else {}),
         }

@@ -15,6 +15,7 @@ from cohortium.common.study_data import SurvivalEndpoint
 from cohortium.strategies import heterogeneity, multiplicity
 from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.continuous_figures import validate_continuous
+from cohortium.strategies.meta_analysis import Between
 from cohortium.strategies.validation import compare, validate_binary
 from cohortium.strategies.validation_settings import Settings
 from cohortium.strategies.validation_survival import validate_survival
@@ -49,17 +50,22 @@ class CohortSpec:
     ----------
     part : str
         ``train``, ``internal`` or ``external``.
-    of : {"final", "out_of_fold", "left_out_site"}
-        Whose scores; ``"out_of_fold"`` is the cross-validated cohort of the training part, ``"left_out_site"`` that of
-        leave-one-site-out validation.
+    of : {"final", "out_of_fold", "repeat2", ..., "left_out_site"}
+        Whose scores; ``"out_of_fold"`` is the cross-validated cohort of the training part, ``"repeat2"`` that of a
+        further repeat, ``"left_out_site"`` that of leave-one-site-out validation.
     where : (variable, level index) or None
         A subgroup.
     survival : str or None
         A survival endpoint that all scores are also held against.
     settings : mapping
         As `study_settings` gives them, with the ``folds`` and ``cohort`` of this one.
+    without : tuple of int
+        Folds whose patients are left out; the scores are then those of the replicate that has not seen them. Of sums
+        only: no site is asked for finished figures of it.
     heterogeneity : int
         Fewest sites of a summary of how figures differ between sites; 0: there is none.
+    tau2 : {"dl", "reml"}
+        How the variance between sites is estimated in it.
     """
 
     part: str
@@ -69,17 +75,20 @@ class CohortSpec:
     where: tuple[str, float] | None = None
     survival: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[int, ...] = ()
     heterogeneity: int = 0
+    tau2: Between = "dl"
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> "CohortSpec":
-        """Undo `plain`."""
+        """Undo `plain`, which is of whole cohorts: no folds are left out of it."""
         return cls(
             **{
                 **plain,
                 "models": tuple(ScoredModel(**model) for model in plain["models"]),
                 "compare": tuple((a, b) for a, b in plain["compare"]),
                 "where": tuple(plain["where"]) if plain["where"] else None,
+                "without": (),
             }
         )
 
@@ -94,11 +103,14 @@ class CohortSpec:
             "survival": self.survival,
             "settings": dict(self.settings),
             **({"heterogeneity": self.heterogeneity} if self.heterogeneity else {}),
+            **({"tau2": self.tau2} if self.tau2 != "dl" else {}),
         }
 
     def rows(self, endpoint: str) -> dict[str, Any]:
         """The cohort's patients in a view."""
-        return {"part": self.part, "endpoint": endpoint, **({"where": list(self.where)} if self.where else {})}
+        rows: dict[str, Any] = {"part": self.part, "endpoint": endpoint}
+        rows |= {"where": list(self.where)} if self.where else {}
+        return rows | ({"without": list(self.without)} if self.without else {})
 
 
 def cohort_figures(ask: Ask, spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -215,6 +227,7 @@ def _between_sites(
         minimum_sites=spec.heterogeneity,
         time_step=settings.time_step,
         log_hazards=settings.log_hazards,
+        between=spec.tau2,
     )
     return {name: {"heterogeneity": found[name]} for name in names}
 

@@ -17,6 +17,7 @@ from cohortium.server.site_calls import SiteCalls
 from cohortium.server.stages.cohorts import cohorts, finished_at, with_scores
 from cohortium.server.stages.explain import explain
 from cohortium.server.stages.fitted import FittedModel
+from cohortium.server.stages.resampled import resampled_cohorts, resampled_figures, with_fits
 from cohortium.strategies import cutoff, max_log_rank, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, time_step
 from cohortium.strategies.time_dependent import evaluation_cells
@@ -33,6 +34,7 @@ class Validated:
     held_by: dict[str, tuple[str, ...]] = field(default_factory=dict)  # cohort -> sites
     table_one: list[dict[str, Any]] = field(default_factory=list)  # of the parts that single sites hold
     explanations: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each model, where asked for
+    resampled: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each model: repeated, optimism
 
 
 def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str, FittedModel]) -> Validated:
@@ -45,16 +47,19 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     specs, missing = with_scores(study, cohorts(study, models), fitted)
     shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
     alone = {site: mine for site in study.sites if (mine := finished_at(study, specs, site))}
-    with federation.progress.stage("validate", total=len(shared) + sum(map(len, alone.values()))) as step:
+    again, unmade = with_fits(study, resampled_cohorts(study, models), fitted)
+    with federation.progress.stage("validate", total=len(shared) + len(again) + sum(map(len, alone.values()))) as step:
 
         def run(spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
             found = cohort_figures(federation.rows, spec)
             step.advance()
             return found
 
-        found = federation.together([lambda spec=spec: run(spec) for spec in shared.values()])
-        for (name, spec), (figures, comparisons) in zip(shared.items(), found, strict=True):
-            _add(result, name, study.sites_of(spec.part), figures, comparisons)
+        every = {**shared, **again}
+        answers = federation.together([lambda spec=spec: run(spec) for spec in every.values()])
+        found = dict(zip(every, answers, strict=True))
+        for name, spec in shared.items():
+            _add(result, name, study.sites_of(spec.part), *found[name])
         for site, mine in alone.items():
             unshared = {spec.part for spec in mine.values() if not study.hides_its_sites(spec.part)}
             asked = {name: spec.plain() for name, spec in mine.items()}
@@ -73,6 +78,8 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
         for cohort in (name, *of_sites):
             result.cohorts.setdefault(cohort, {}).update(withheld)
             result.held_by.setdefault(cohort, (cohort.rpartition(":")[2],) if cohort in of_sites else sites)
+    more = {name: {**found[name][0], **unmade[name]} if name in again else unmade[name] for name in unmade}
+    result.resampled = resampled_figures(study, result.cohorts, more)
     result.explanations = explain(federation, fitted)
     return result
 
