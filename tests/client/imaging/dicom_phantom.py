@@ -10,9 +10,16 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RTStructureSetStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    PositronEmissionTomographyImageStorage,
+    RTStructureSetStorage,
+)
 
 FRAME, STUDY, SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2", "1.2.826.0.1.3680043.8.498.3"
 SPACING_MM = (1.5, 1.0, 2.0)  # along a row, along a column, between slices
@@ -142,3 +149,70 @@ def write_series(folder: Path, series: Sequence[Dataset]) -> Path:
     for number, data in enumerate(series):
         write(data, folder / f"{(number * 7) % 101:03d}_{number}.dcm")
     return folder
+
+
+def pet(voxels: NDArray[np.int16], **elements: object) -> list[Dataset]:
+    """A PET series in Bq/ml, corrected to its start: 370 MBq of F-18 (6,586.2 s) one hour before, 70 kg."""
+    series = slices(voxels)
+    for data in series:
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = PositronEmissionTomographyImageStorage
+        data.Modality, data.Units, data.DecayCorrection = "PT", "BQML", "START"
+        data.CorrectedImage = ["DECY", "ATTN", "SCAT"]
+        data.PatientWeight = 70
+        data.SeriesDate = data.AcquisitionDate = "20200314"
+        data.SeriesTime, data.AcquisitionTime = "100000", "100000"
+        injection = Dataset()
+        injection.RadiopharmaceuticalStartTime = "090000"
+        injection.RadionuclideTotalDose, injection.RadionuclideHalfLife = 370_000_000, 6586.2
+        data.RadiopharmaceuticalInformationSequence = Items([injection])
+        for keyword, value in elements.items():
+            setattr(data, keyword, value)
+    return series
+
+
+def enhanced(series: Sequence[Dataset], **rows: Sequence[object]) -> Dataset:
+    """The slices as frames of one enhanced CT file, those after the first in a random order.
+
+    Parameters
+    ----------
+    rows : an element of the frame content of each slice, by keyword
+    """
+    data = copy.deepcopy(series[0])
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = EnhancedCTImageStorage
+    order = [0, *(1 + np.random.default_rng(1).permutation(len(series) - 1)).tolist()]
+    shared, data.NumberOfFrames = Dataset(), len(series)
+    shared.PixelMeasuresSequence = Items([_moved(data, "PixelSpacing", "SliceThickness")])
+    shared.PlaneOrientationSequence = Items([_moved(data, "ImageOrientationPatient")])
+    data.SharedFunctionalGroupsSequence = Items([shared])
+    data.PerFrameFunctionalGroupsSequence = Items()
+    for z in order:
+        frame, given = Dataset(), copy.copy(series[z])
+        frame.PlanePositionSequence = Items([_picked(given, "ImagePositionPatient")])
+        frame.PixelValueTransformationSequence = Items([_picked(given, "RescaleSlope", "RescaleIntercept")])
+        frame.FrameContentSequence = Items([Dataset()])
+        for keyword, values in rows.items():
+            setattr(frame.FrameContentSequence[0], keyword, values[z])
+        data.PerFrameFunctionalGroupsSequence.append(frame)
+    for keyword in ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept"):
+        del data[keyword]
+    if data.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian:
+        data.PixelData = b"".join(series[z].PixelData for z in order)
+    else:
+        streams = [next(generate_frames(series[z].PixelData, number_of_frames=1)) for z in order]
+        data.PixelData = encapsulate(streams)
+        data["PixelData"].is_undefined_length = True
+    return data
+
+
+def _picked(data: Dataset, *keywords: str) -> Dataset:
+    found = Dataset()
+    for keyword in keywords:
+        setattr(found, keyword, data[keyword].value)
+    return found
+
+
+def _moved(data: Dataset, *keywords: str) -> Dataset:
+    found = _picked(data, *keywords)
+    for keyword in keywords:
+        del data[keyword]
+    return found
