@@ -6,6 +6,7 @@ d deaths at an event time, w = exp(x b) and S their sum over the risk set,
     loss = sum over event times of d log(S / d) - sum over deaths of x b
 
 of each site's own risk sets: no time leaves a site, and two sites that share a baseline lose little (strategies/cox).
+Sums over risk sets of all sites would let a path rebuild patients (docs/decisions/0013).
 
 Held-out loss of a fold: what its patients add to the loss, i.e. the loss of all patients less that of the others, at
 the coefficients of the others (Verweij & van Houwelingen, Stat. Med. 12:2305, 1993; glmnet with ``grouped = TRUE``),

@@ -139,6 +139,7 @@ MISTAKES = [
     ("uci_heart", "privacy/released_numbers", 0, "[privacy] released_numbers = 0: should be greater than or equal to"),
     ("uci_heart", "validation/bootstrap", 10, "[validation] bootstrap = 10: too few for an interval; take 100 or more"),
     ("uci_heart", "model/selected/selection", [{"method": "lasso", "mixing": 0}], "mixing = 0: should be greater"),
+    ("tcga_brca", "model/cox/kind", "lasso", 'kind cox with strata = "none" and selection = ["lasso"]'),
     (
         "sarcoma",
         "region/liver",
