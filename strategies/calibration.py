@@ -113,7 +113,7 @@ class Recalibration:
 
 
 def fit(
-    federation: Federation, patients: Counts, score_sum: Counts, *, tolerance: float = 1e-10, max_rounds: int = 15
+    federation: Federation, patients: Counts, score_sum: Counts, *, tolerance: float = 1e-10, max_rounds: int = 25
 ) -> list[Recalibration]:
     """Recalibrate every model; one sum a Newton step, 5 to 8 in all.
 
@@ -124,6 +124,8 @@ def fit(
     score_sum : (models, cells), in grid units
     tolerance : float
         Largest element of the mean gradient at a solution.
+    max_rounds : int
+        Steps before a fit counts as one without a maximum; a nearly separated spline has been seen to need 16.
 
     Raises
     ------

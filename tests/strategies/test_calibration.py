@@ -76,6 +76,18 @@ def test_a_fit_without_a_maximum_is_undefined_and_the_others_go_on():
     assert isinstance(good.slope, float)
 
 
+def test_a_spline_that_nearly_separates_settles_late():
+    """Five of 90 patients without the outcome: a maximum there is, after more than 15 Newton steps."""
+    rng = np.random.default_rng(135)
+    score = np.round(special.expit(rng.normal(0.8, 1.2, 90)), 4)
+    y = (rng.random(90) < special.expit(special.logit(score) + 2)).astype(float)
+    (fitted,), _ = recalibrate(PooledSites([Scored(score[:, None], y, np.zeros(90, np.int64))]), 1)
+    knots = np.quantile(score, calibration.KNOTS, method="inverted_cdf")
+    x = harrells_spline(special.logit(score), special.logit(knots))
+    curve = sm.GLM(y, x, family=sm.families.Binomial()).fit(tol=1e-12, maxiter=100).predict(x)
+    assert fitted.ici == pytest.approx(np.abs(curve - score).mean(), rel=1e-7)
+
+
 def test_scores_that_are_all_alike_have_an_intercept_and_nothing_else():
     """A model of an intercept alone: its gradient is zero at once, but the slope has no maximum."""
     y = np.repeat([0.0, 1.0], [60, 40])
