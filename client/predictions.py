@@ -55,7 +55,9 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
             elsewhere = _of_unseen(context, model["object"], "left_out_site")
             columns[f"loso.{model['name']}"] = [written(value) for value in elsewhere]
     validation = context.study.validation
-    for name in dict.fromkeys([*validation.subgroups, *(v for a in validation.analysis for v in a.where)]):
+    for name in dict.fromkeys(
+        [*validation.subgroups, *validation.logrank_strata, *(v for a in validation.analysis for v in a.where)]
+    ):
         levels = context.study.variables[name].levels
         columns[f"subgroup.{name}"] = ["" if np.isnan(c) else level_text(levels[int(c)]) for c in table.columns[name]]
     draft = path.with_suffix(".draft")

@@ -24,7 +24,7 @@ def named_subsets(study: Study) -> list[Subset]:
     """Every subset that a study has figures of, in its order."""
     subgroups = [
         (name, float(index))
-        for name in study.validation.subgroups
+        for name in (*study.validation.subgroups, *study.validation.logrank_strata)
         for index in range(len(study.variables[name].levels))
     ]
     analyses = [

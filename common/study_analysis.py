@@ -255,6 +255,9 @@ class Validation(Keys):
     optimism: bool = Field(default=False, exclude_if=lambda value: not value)
     tau2: Tau2 = "dl"
     by_site: bool = Field(default=False, exclude_if=lambda value: not value)
+    logrank_strata: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda value: not value, description="variables; a log-rank test stratified by each"
+    )
     analysis: tuple[Analysis, ...] = ()
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from cohortium.common.privacy_checks import noised_mistakes
 from cohortium.common.study_analysis import Screen
 from cohortium.common.study_data import level_text
 from cohortium.common.study_images import RingRegion
+from cohortium.common.study_networks import ModelRegion
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -38,7 +39,7 @@ def cross_checks(study: "Study") -> list[Mistake]:
             _privacy,
             _quorum,
         ),
-        *(_imputation, _unkept, noised_mistakes, model_mistakes, continuous_mistakes),
+        *(_imputation, _drawn, noised_mistakes, model_mistakes, continuous_mistakes),
     )
     return [mistake for check in checks for mistake in check(study)]
 
@@ -203,6 +204,10 @@ def _validation(study: "Study") -> Iterator[Mistake]:
         yield Mistake(table, "cutoff = 'log_rank'", 'needs a survival primary endpoint; use "youden" or a number')
     grouped = [name for name, variable in study.variables.items() if variable.kind != "continuous"]
     yield from _unknown(table, "subgroups", validation.subgroups, grouped, "binary or categorical variable")
+    yield from _unknown(table, "logrank_strata", validation.logrank_strata, grouped, "binary or categorical variable")
+    if validation.logrank_strata and all(endpoint.kind != "survival" for endpoint in study.endpoint.values()):
+        problem = "needs a survival endpoint; name one under [endpoint.NAME], or remove the key"
+        yield Mistake(table, f"logrank_strata = {shown(validation.logrank_strata)}", problem)
     if validation.survival is not None:
         times = [name for name, endpoint in study.endpoint.items() if endpoint.kind == "survival"]
         yield from _unknown(table, "survival", [validation.survival], times, "survival endpoint")
@@ -241,8 +246,22 @@ def _quorum(study: "Study") -> Iterator[Mistake]:
     yield from _unknown("[federation]", "quorum", study.federation.quorum, study.sites, "site of the study")
 
 
-def _unkept(study: "Study") -> Iterator[Mistake]:
+def _drawn(study: "Study") -> Iterator[Mistake]:
+    """Regions that a network draws: on an image of its own grid, and measured on that grid only."""
+    own = [name for name, image in study.image.items() if image.grid is None]
     for name, region in study.region.items():
-        if region.source == "model":
-            problem = "sites of this version bring their contours; use mask, or ring around a mask"
-            yield Mistake(f"[region.{name}]", "source = 'model'", problem)
+        if not isinstance(region, ModelRegion):
+            continue
+        table = f"[region.{name}]"
+        yield from _unknown(table, "image", [region.image], own, "image with a grid of its own")
+        if region.window_hu is not None and region.image in own and study.image[region.image].modality != "CT":
+            yield Mistake(table, "window_hu", f"belongs to CT, and image {region.image!r} is none; use normalise")
+        for features, settings in study.features.items():
+            used = [r for r in settings.regions if getattr(study.region.get(r), "of", r) == name]
+            for image in settings.images if used else ():
+                if image in study.image and (study.image[image].grid or image) != region.image:
+                    problem = (
+                        f"region {used[0]!r} is drawn on image {region.image!r}; give [image.{image}] "
+                        f"grid = {region.image!r}, or leave it out"
+                    )
+                    yield Mistake(f"[features.{features}]", f"images = {image!r}", problem)

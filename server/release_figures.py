@@ -54,6 +54,8 @@ def figure_names(study: Study, spec: CohortSpec) -> list[str]:
     compared = ["comparisons"] if spec.compare else []
     slopes = "survival" in kinds and study.validation.calibration_slope
     asked = ["survival.calibration_slope_within_sites"] if slopes else []
+    if "survival" in kinds and study.validation.logrank_strata and not spec.where:
+        asked.append("survival.log_rank_stratified")
     if any(getattr(study.endpoint[endpoint], "competing", ()) for endpoint in by_endpoint(spec)):
         asked.append("survival.competing_risks")
     return [name for kind in kinds for name in names[kind]] + asked + compared
@@ -68,6 +70,8 @@ def figures(study: Study) -> Iterator[Release]:
             if study.endpoint[endpoint].kind == "continuous":
                 pairs = sum({*pair} <= {model.name for model in models} for pair in spec.compare)
                 yield _predictions(study, spec.part, name, 1 + 3 * len(models) + pairs)
+                if spec.heterogeneity:
+                    yield from _between_sites(study, spec.part, name, _predicted(1 + 3 * len(models)))
                 continue
             if study.endpoint[endpoint].kind == "binary":
                 if name == "train":
@@ -89,21 +93,24 @@ def figures(study: Study) -> Iterator[Release]:
 
 def _predictions(study: Study, part: str, purpose: str, columns: int) -> Release:
     """Moments of outcome, predictions and errors."""
-    rows, asked = (
-        Matrix(np.empty((0, columns)), NOBODY.astype(np.int64)),
-        {"centre": np.zeros((1, columns)), "power": 1},
-    )
-    return release(study, part, purpose, moments.power_sums, lambda: (rows, asked))
+    asked = {"centre": np.zeros((1, columns)), "power": 1}
+    return release(study, part, purpose, moments.power_sums, lambda: (_predicted(columns), asked))
 
 
-def _between_sites(study: Study, part: str, purpose: str, rows: Scored | ScoredSurvival) -> Iterator[Release]:
+def _predicted(columns: int) -> Matrix:
+    return Matrix(np.empty((0, columns)), NOBODY.astype(np.int64))
+
+
+def _between_sites(study: Study, part: str, purpose: str, rows: heterogeneity.Rows) -> Iterator[Release]:
     """Weighted sums of the sites' own figures."""
     asked = {"minimum_count": study.privacy.minimum_count, "time_step": 1.0}
-    figures = heterogeneity.BINARY if isinstance(rows, Scored) else heterogeneity.SURVIVAL
-    known = np.ones((len(figures), rows.score.shape[1]))
+    figures, models = heterogeneity.shape(rows)
+    known = np.ones((len(figures), models))
     at = asked | {"tau2": known, "centre": known, "unit": known}
     yield release(study, part, purpose, heterogeneity.able, lambda: (rows, asked))
     yield release(study, part, purpose, heterogeneity.sums, lambda: (rows, at))
+    if study.validation.tau2 == "reml":
+        yield release(study, part, purpose, heterogeneity.restricted, lambda: (rows, at))
 
 
 def by_endpoint(spec: CohortSpec) -> dict[str, list[ScoredModel]]:
@@ -178,6 +185,8 @@ def _over_time(
     yield _joint(study, part, purpose, rows)
     yield release(study, part, purpose, survival.exits_by_group, by_group, "t")
     yield release(study, part, purpose, survival_groups.log_rank_within_site, within_site)
+    for variable in study.validation.logrank_strata if "/" not in purpose else ():
+        yield release(study, part, f"{purpose}, each level of {variable}", survival.exits_by_group, by_group, "t")
     if predicting or study.privacy.score_resolution == "exact":
         predicted = {"baseline_survival": np.ones((scored, horizons))}
         yield _cells(study, part, purpose, survival_calibration.cell_sums, rows, **predicted)

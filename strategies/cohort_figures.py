@@ -12,7 +12,7 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
 from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
-from cohortium.strategies import heterogeneity, multiplicity
+from cohortium.strategies import heterogeneity, multiplicity, stratified_log_rank
 from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.continuous_figures import validate_continuous
 from cohortium.strategies.meta_analysis import Between
@@ -170,6 +170,7 @@ def study_settings(study: Study) -> dict[str, Any]:
             for name, endpoint in study.endpoint.items()
             if isinstance(endpoint, SurvivalEndpoint) and endpoint.competing
         ),
+        "logrank_strata": {name: len(study.variables[name].levels) for name in study.validation.logrank_strata},
     }
 
 
@@ -206,15 +207,26 @@ def _continuous(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scor
     names = [model.name for model in models]
     pairs = [pair for pair in spec.compare if set(pair) <= set(names)]
     columns = {"pairs": [[names.index(a), names.index(b)] for a, b in pairs]}
-    rows = ask(_view(spec, endpoint, models, "predicted") | columns)
+    view, settings = _view(spec, endpoint, models, "predicted"), _settings(spec, endpoint, models)
     try:
-        return validate_continuous(rows, names, pairs, _settings(spec, endpoint, models))
+        figures, compared = validate_continuous(ask(view | columns), names, pairs, settings)
+        # sums of mean errors are in the errors' own deviation: an endpoint has any unit
+        sd: list[Any] = [figures[name]["bland_altman"].get("sd") for name in names]  # type: ignore[union-attr]
+        if None in sd:  # too few patients
+            return figures, compared
+        spread = _between_sites(ask(view), spec, names, heterogeneity.CONTINUOUS, settings, error_sd=sd)
     except SumRefused as refusal:
         return {name: {"withheld": str(refusal)} for name in names}, []
+    return {name: {**figures[name], **spread[name]} for name in names}, compared
 
 
 def _between_sites(
-    rows: Federation, spec: CohortSpec, names: Sequence[str], figures: Sequence[str], settings: Settings
+    rows: Federation,
+    spec: CohortSpec,
+    names: Sequence[str],
+    figures: Sequence[str],
+    settings: Settings,
+    error_sd: Sequence[float] = (),
 ) -> dict[str, dict[str, Any]]:
     """How far figures differ between sites, under ``heterogeneity``; nothing where that is not asked for."""
     if not spec.heterogeneity:
@@ -228,6 +240,7 @@ def _between_sites(
         time_step=settings.time_step,
         log_hazards=settings.log_hazards,
         between=spec.tau2,
+        error_sd=error_sd,
     )
     return {name: {"heterogeneity": found[name]} for name in names}
 
@@ -247,8 +260,18 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
     def between_sites() -> dict[str, dict[str, Any]]:
         return _between_sites(rows, spec, names, heterogeneity.SURVIVAL, settings)
 
+    def stratified() -> dict[str, dict[str, Any]]:
+        view, levels = _view(spec, endpoint, models, "scored_survival"), spec.settings.get("logrank_strata", {})
+        if spec.where or not levels:
+            return {}
+        strata = {
+            variable: [ask(view | {"rows": {**view["rows"], "where": [variable, float(i)]}}) for i in range(many)]
+            for variable, many in levels.items()
+        }
+        return stratified_log_rank.figures(rows, strata, names, settings)
+
     try:
-        found, rivals, spread = rows.together([of_the_event, of_its_rivals, between_sites])
+        found, rivals, spread, strata = rows.together([of_the_event, of_its_rivals, between_sites, stratified])
     except SumRefused as refusal:
         return {model.name: {"survival": {"withheld": str(refusal)}} for model in models}, []
     figures, comparisons = {}, []
@@ -259,8 +282,9 @@ def _survival(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[Scored
         high_risk = {} if model.cutoff is None else {"cutoff": model.cutoff}
         # of a binary model the cohort is counted by its own endpoint
         own = cohort if model.outcome == "survival" else {}
-        competing = {"competing_risks": rivals[model.name]} if rivals else {}
-        figures[model.name] = {**own, "survival": {**high_risk, **values, **competing, **spread[model.name]}}
+        more = {"competing_risks": rivals[model.name]} if rivals else {}
+        more |= {"log_rank_stratified": strata[model.name]} if strata else {}
+        figures[model.name] = {**own, "survival": {**high_risk, **values, **more, **spread[model.name]}}
     return figures, multiplicity.adjusted(comparisons) if comparisons else []
 
 
@@ -278,7 +302,8 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
 
 
 def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Settings:
-    settings = {key: value for key, value in spec.settings.items() if key not in ("timing", "competing")}
+    others = ("timing", "competing", "logrank_strata")
+    settings = {key: value for key, value in spec.settings.items() if key not in others}
     return Settings(
         **settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them
         **spec.settings["timing"].get(endpoint, {}),

@@ -180,7 +180,12 @@ def measures_grid(cohorts: Record, caption: str, time_unit: str) -> Grid:
     grid = Grid(caption, ["", *map(cohort_label, names)])
     others = {key for name in names for key in cohorts[name] if not absent(cohorts[name])}
     others -= SHOWN_ELSEWHERE | {path.split(".")[0] for path in MEASURES}
-    rows = dict(MEASURES) | {key: (words(key).capitalize(), with_interval) for key in sorted(others)}
+    stratified = [look_up(cohorts[name], "survival.log_rank_stratified") for name in names]
+    strata = {key: None for tests in stratified if tests and not absent(tests) for key in tests}
+    rows = dict(MEASURES) | {
+        f"survival.log_rank_stratified.{key}": (f"Log-rank χ², stratified by {words(key)}", _log_rank) for key in strata
+    }
+    rows |= {key: (words(key).capitalize(), with_interval) for key in sorted(others)}
     for path, (label, write) in rows.items():
         figures = [look_up(cohorts[name], path) for name in names]
         if any(figure is not None and not absent(figure) for figure in figures) or path in cohorts.get(names[0], ()):
