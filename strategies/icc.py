@@ -1,8 +1,10 @@
-"""ICC: how well repeated measurements of a feature agree, from one sum: ICC(2,1) and ICC(3,1).
+"""ICC: how well repeated measurements of a feature agree, from one sum: ICC(1,1), ICC(2,1) and ICC(3,1).
 
-Two-way analysis of variance of n patients by k measurements (Shrout & Fleiss, Psychological Bulletin 86:420, 1979):
-ICC(2,1) counts a shift between measurements as disagreement, ICC(3,1) does not. Meant for features of perturbed or
-repeated contours, of which the stable ones are kept (often ICC > 0.75).
+Analysis of variance of n patients by k measurements (Shrout & Fleiss, Psychological Bulletin 86:420, 1979). ICC(1,1)
+takes measurements of a patient for interchangeable, as contours perturbed at random are; of measurements that are the
+same k in every patient, ICC(2,1) counts a shift between them as disagreement and ICC(3,1) does not. The intervals are
+those of McGraw & Wong (Psychological Methods 1:30, 1996, table 7). Of perturbed or repeated contours the stable features
+are kept (often ICC > 0.75).
 """
 
 from dataclasses import dataclass
@@ -10,9 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.rows import Array, Counts
+
+TAIL = 0.025
 
 
 class Repeated(NamedTuple):
@@ -42,9 +47,9 @@ def agreement(rows: Repeated, *, centre: Array, scale: Array) -> Agreement:
     centre, scale : (p,)
         Roughly mean and standard deviation; they keep fixed point fine and cancel from the result.
     """
-    z = (rows.x - centre[:, None]) / scale[:, None]
-    known: NDArray[np.bool_] = np.all(np.isfinite(z), axis=2)
-    z = np.where(known[:, :, None], z, 0.0)
+    # Of the values as they are: a scale so small that some of them overflow would count patients in a window
+    known: NDArray[np.bool_] = np.all(np.isfinite(rows.x), axis=2)
+    z = np.where(known[:, :, None], (rows.x - centre[:, None]) / scale[:, None], 0.0)
     return Agreement(known.sum(axis=0), z.sum(axis=0), (z.mean(axis=2) ** 2).sum(axis=0), (z**2).sum(axis=(0, 2)))
 
 
@@ -53,10 +58,17 @@ def agreement(rows: Repeated, *, centre: Array, scale: Array) -> Agreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Icc:
-    """Agreement of each feature; arrays are (p,). NaN where it is undefined: below two patients, or nothing varies."""
+    """Agreement of each feature, (p,), and its 95 % confidence interval, (p, 2).
 
+    NaN where it is undefined: below two patients, or nothing varies.
+    """
+
+    icc_1_1: Array  # absolute agreement of single measurements, of any k measurements a patient
+    ci_1_1: Array
     icc_2_1: Array  # absolute agreement of single measurements, measurements random
+    ci_2_1: Array
     icc_3_1: Array  # consistency of single measurements, measurements fixed
+    ci_3_1: Array
     n: Counts
 
 
@@ -70,8 +82,43 @@ def fit(federation: Federation, centre: Array, scale: Array) -> Icc:
         between_measurements = (at.total**2).sum(axis=1) / n - of_mean
         patients = between_patients / (n - 1)
         measurements = between_measurements / (k - 1)
-        error = (at.squares - of_mean - between_patients - between_measurements) / ((n - 1) * (k - 1))
-        consistency = (patients - error) / (patients + (k - 1) * error)
+        within = np.maximum(at.squares - k * at.squared_means, 0) / (n * (k - 1))
+        left = at.squares - of_mean - between_patients - between_measurements
+        error = np.maximum(left, 0) / ((n - 1) * (k - 1))  # below zero by rounding only
+        exists = (n >= 2) & (at.squares > 0)
         absolute = (patients - error) / (patients + (k - 1) * error + k * (measurements - error) / n)
-    exists = (n >= 2) & (at.squares > 0)
-    return Icc(icc_2_1=np.where(exists, absolute, np.nan), icc_3_1=np.where(exists, consistency, np.nan), n=n)
+        single, single_interval = _ratio(patients, within, k, n - 1, n * (k - 1))
+        consistent, consistent_interval = _ratio(patients, error, k, n - 1, (n - 1) * (k - 1))
+        absolute_interval = _of_absolute(absolute, patients, measurements, error, n, k)
+    return Icc(
+        icc_1_1=np.where(exists, single, np.nan),
+        ci_1_1=np.where(exists[:, None], single_interval, np.nan),
+        icc_2_1=np.where(exists, absolute, np.nan),
+        ci_2_1=np.where(exists[:, None], absolute_interval, np.nan),
+        icc_3_1=np.where(exists, consistent, np.nan),
+        ci_3_1=np.where(exists[:, None], consistent_interval, np.nan),
+        n=n,
+    )
+
+
+def _ratio(patients: Array, other: Array, k: int, df: Counts, df_other: Counts) -> tuple[Array, Array]:
+    """Correlation that a ratio of mean squares tells, (p,), and its interval by quantiles of F, (p, 2)."""
+
+    def of(f: Array | float) -> Array:
+        return (patients - f * other) / (patients + (k - 1) * f * other)
+
+    low, high = of(stats.f.isf(TAIL, df, df_other)), of(1 / stats.f.isf(TAIL, df_other, df))
+    return of(1.0), np.column_stack([low, high])
+
+
+def _of_absolute(icc: Array, patients: Array, measurements: Array, error: Array, n: Counts, k: int) -> Array:
+    """Interval of ICC(2,1), (p, 2); the degrees of freedom of its denominator are Satterthwaite's."""
+    a, b = k * icc * measurements, (n * (1 - icc) + k * icc * (n - 1)) * error
+    spread = a**2 / (k - 1) + b**2 / ((n - 1) * (k - 1))
+    df = np.where(spread > 0, (a + b) ** 2 / spread, 1.0)
+    rest = k * measurements + (k * n - k - n) * error
+
+    def of(f: Array) -> Array:
+        return n * (patients - f * error) / (f * rest + n * patients)
+
+    return np.column_stack([of(stats.f.isf(TAIL, n - 1, df)), of(1 / stats.f.isf(TAIL, df, n - 1))])

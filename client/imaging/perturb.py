@@ -18,7 +18,7 @@ from cohortium.client.imaging.resample import Crop, cut
 VOLUME = 0.15
 """Share of its volume by which a contour grows or shrinks at most."""
 CERTAIN, NEVER = 0.9, 0.2
-"""Shares of a supervoxel inside the contour from which on it surely belongs to the new one, and below which it does not."""
+"""Shares of a supervoxel inside the contour: from the one on it is in the new one, below the other it is not."""
 SUPERVOXEL_MM3, SUPERVOXEL_SHARE, SUPERVOXEL_VOXELS = 500.0, 1 / 50, 20
 """Size of supervoxels: cubic millimetres, or a share of a small region's volume; so many voxels at least."""
 COMPACTNESS = 0.05
@@ -79,7 +79,7 @@ def adapted(inside: Mask, distance: NDArray[np.float64], share: float, random: n
 
 
 def supervoxels(values: NDArray[np.float64], inside: Mask, spacing_mm: tuple[float, ...]) -> NDArray[np.int64]:
-    """Number of the supervoxel of each voxel, (z, y, x); the region's values, a tenth more each way, are their scale."""
+    """Number of the supervoxel of each voxel, (z, y, x); values are scaled by the region's, a tenth more each way."""
     low, high = values[inside].min(), values[inside].max()
     low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
     scaled = (np.clip(values, low, high) - low) / ((high - low) or 1.0)
@@ -103,6 +103,7 @@ def randomised(inside: Mask, cells: NDArray[np.int64], random: np.random.Generat
     chance[np.argmax(chance)] = 1.0  # so that it is never empty
     chance[chance >= CERTAIN] = 1.0
     chance[chance < NEVER] = 0.0
-    found = (random.random(len(chance)) < chance)[cells]
+    chosen: Mask = random.random(len(chance)) < chance
+    found = chosen[cells]
     # Closing takes what touches the border of the array, which this gives back
-    return found | ndimage.binary_closing(found)
+    return found | np.asarray(ndimage.binary_closing(found), dtype=bool)

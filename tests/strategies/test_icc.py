@@ -27,11 +27,12 @@ def rows() -> Repeated:
 
 
 def test_published_table():
-    """Table 4 of the paper: ICC(2,1) = .29, ICC(3,1) = .71."""
+    """Table 4 of the paper; intervals as R's psych::ICC and pingouin's own test of this table print them."""
     federation = PooledSites(split(Repeated(JUDGES[:, None]), [1, 0, 5]))
     ours = icc.fit(federation, np.array([5.0]), np.array([2.0]))
-    assert round(float(ours.icc_2_1[0]), 2) == 0.29
-    assert round(float(ours.icc_3_1[0]), 2) == 0.71
+    assert [round(float(icc[0]), 2) for icc in (ours.icc_1_1, ours.icc_2_1, ours.icc_3_1)] == [0.17, 0.29, 0.71]
+    intervals = [ours.ci_1_1[0], ours.ci_2_1[0], ours.ci_3_1[0]]
+    assert np.round(intervals, 2).tolist() == [[-0.13, 0.72], [0.02, 0.76], [0.34, 0.95]]
     assert federation.rounds == 1
 
 
@@ -60,6 +61,28 @@ def test_equals_the_pooled_analysis_of_variance(rows, kind):
         assert ours.n[feature] == len(known)
 
 
+PINGOUIN = {
+    0: [(0.8708553201360473, 0.822212635707278, 0.9091162041578805),
+        (0.8715941329735534, 0.8086165973820756, 0.9146054701037575),
+        (0.886814030319008, 0.8433782710630305, 0.9206641365656187)],
+    29: [(0.9085394553996965, 0.8717986956500797, 0.9367335065427329),
+         (0.9088743758146024, 0.8631130087665005, 0.939927604344693),
+         (0.9189699353825982, 0.8859850248728888, 0.9441095251705773)],
+}  # fmt: skip
+"""ICC(1,1), ICC(2,1), ICC(3,1) with intervals of the first 90 patients, complete cases: pingouin 0.7.0, not rounded."""
+
+
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_equals_pingouin(rows, kind):
+    few = rows.x[:90]
+    ours = icc.fit(kind(split(Repeated(few), [40, 50])), np.nanmean(few, axis=(0, 2)), np.nanstd(few, axis=(0, 2)))
+    for feature, expected in PINGOUIN.items():
+        found = [[value[feature], *interval[feature]] for value, interval in (
+            (ours.icc_1_1, ours.ci_1_1), (ours.icc_2_1, ours.ci_2_1), (ours.icc_3_1, ours.ci_3_1)
+        )]  # fmt: skip
+        assert found == pytest.approx(np.array(expected), abs=1e-10)
+
+
 def test_what_is_undefined():
     constant = icc.fit(PooledSites([Repeated(np.full((5, 1, 2), 2.0))]), np.array([2.0]), np.array([1.0]))
     alone = icc.fit(PooledSites([Repeated(JUDGES[:1, None])]), np.array([5.0]), np.array([2.0]))
@@ -68,8 +91,15 @@ def test_what_is_undefined():
 
 def test_perfect_agreement():
     ours = icc.fit(PooledSites([Repeated(np.repeat(JUDGES[:, :1, None], 2, axis=2))]), np.array([7.0]), np.array([1.0]))
-    assert ours.icc_2_1[0] == pytest.approx(1)
-    assert ours.icc_3_1[0] == pytest.approx(1)
+    for value in (ours.icc_1_1, ours.icc_2_1, ours.icc_3_1, ours.ci_1_1, ours.ci_2_1, ours.ci_3_1):
+        assert value[0] == pytest.approx(1)
+
+
+def test_a_tiny_scale_counts_nobody_in_a_window():
+    """A value so far from the centre that it overflows is a known one all the same."""
+    with np.errstate(all="ignore"):
+        share = icc.agreement.local(Repeated(JUDGES[:, None]), centre=np.array([5.0]), scale=np.array([1e-308]))
+    assert share.patients.tolist() == [len(JUDGES)]
 
 
 def test_local_half_adds_over_rows(rows):
