@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from cohortium.client.imaging.dicom_pixels import codestream_shape
 from cohortium.client.imaging.dicom_series import read_slices, series_findings, slice_files
-from cohortium.client.imaging.read import read_image, read_mask
+from cohortium.client.imaging.read import mask_findings, read_image, read_mask
 from cohortium.client.imaging.rtstruct import fill
 from cohortium.common.errors import CaseError
 from cohortium.sites.site_file import MaskFile
 from tests.client.imaging.dicom_phantom import (
     AXIAL,
+    FRAME,
     ORIGIN_MM,
     SPACING_MM,
+    STUDY,
     box_outline,
     jpeg2000,
     oblique,
@@ -267,9 +270,42 @@ def test_regions_are_named_and_belong_to_the_image(tmp_path):
     both.PatientID = "p1"
     assert refusal(read_mask, write(both, file), image, roi("liver")) == "mask and image are of different patients"
     both.PatientID = "p0"
+    both.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = "1.2.3"
+    assert (
+        refusal(read_mask, write(both, file), image, roi("liver"))
+        == "mask and image have different frames of reference"
+    )
+    both.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = FRAME
     both.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.2.3"
     reason = "mask and image have different frames of reference"
     assert refusal(read_mask, write(both, file), image, roi("liver")) == reason
+
+
+def test_contours_of_another_examination_are_told(tmp_path):
+    series = slices(VALUES)
+    image = read_image(write_series(tmp_path / "ct", series))
+    contours = [box_outline(0.5, 3.5, 0.5, 3.5, z) for z in (1, 2)]
+    drawn = structure_set({"GTV": contours})
+    for data in (drawn, segmentation(series, {"GTV": np.ones(SHAPE, dtype=bool)})):
+        assert mask_findings(write(data, tmp_path / "own.dcm"), image) == []
+        data.StudyInstanceUID = "1.2.3.4567"
+        file = write(data, tmp_path / "another.dcm")
+        (told,) = mask_findings(file, image)
+        assert (told.reason, told.refuses) == ("mask and image are of different examinations", False)
+        assert told.where == f"{file}: (0020,000d) Study Instance UID"
+        read_mask(file, image)
+        data.FrameOfReferenceUID = "1.2.3.4568"
+        if data is drawn:
+            data.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.2.3.4568"
+        reason = "mask and image have different frames of reference"
+        with pytest.raises(CaseError, match=reason) as error:
+            read_mask(write(data, tmp_path / "elsewhere.dcm"), image)
+        assert "4568" not in str(error.value)
+    drawn.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = FRAME
+    study = Dataset()
+    study.ReferencedSOPInstanceUID = STUDY  # drawn on the image's examination, and stored as another
+    drawn.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence = [study]
+    assert mask_findings(write(drawn, tmp_path / "refers.dcm"), image) == []
 
 
 @pytest.mark.parametrize("axes", [AXIAL, oblique()])
