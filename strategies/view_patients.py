@@ -1,6 +1,6 @@
 """View patients: what a view is cooked from, and which patients of a site's table it is about."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from cohortium.common import cohort
 from cohortium.common.study import Study
 from cohortium.common.table import Table
 
+PATIENTS_A_SET = 4
 STACK_FOLDS = 5  # folds of out-of-fold stacking where the study has no cross-validation of its own
 
 
@@ -49,6 +50,21 @@ def repeat_of(study: Study, without: Iterable[int]) -> int:
     """The repeat of which a replicate leaves out folds; the first one, 0, where it leaves out none."""
     folds, first_site = cross_validation_folds(study), fold_numbers(study, study.split.repeats).start
     return next((number // folds for number in without if number < first_site), 0)
+
+
+def too_many_repeats(study: Study, without: Sequence[int], patients: int) -> str:
+    """Why a fit on so many patients may not leave out folds of a further repeat; empty where it may.
+
+    Each repeat adds its folds less one to the sets of patients whose sums do not follow from those of other sets.
+    """
+    folds = cross_validation_folds(study)
+    sets, training = 1 + study.split.repeats * (folds - 1), patients * folds // max(folds - len(without), 1)
+    if sets <= training // PATIENTS_A_SET:
+        return ""
+    return (
+        f"repeats = {study.split.repeats} cut about {training} training patients into {sets} sets that do not follow "
+        f"from each other, and there may be one for every {PATIENTS_A_SET} patients; name fewer repeats or folds"
+    )
 
 
 def folds_of(context: Context, repeat: int = 0) -> NDArray[np.int64]:

@@ -39,12 +39,8 @@ def resampled_cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str
     found = {repeat: replace(base, of=repeat) for repeat in further_repeats(study)}
     if study.validation.optimism:
         numbers = range(fold_numbers(study, study.split.repeats).start)
-        found |= {_fitted_on(number): replace(base, without=(number,)) for number in numbers}
+        found |= {f"without {number}": replace(base, without=(number,)) for number in numbers}
     return found
-
-
-def _fitted_on(number: int) -> str:
-    return f"without {number}"
 
 
 def with_fits(
@@ -76,15 +72,17 @@ def resampled_figures(
     cohorts : cohort -> model -> figures, as in results.json
     found : the same of the `resampled_cohorts`
     """
-    figures: dict[str, dict[str, Figure]] = {name: {} for name in study.model}
-    for name, own in figures.items():
-        paths = FIGURES[study.endpoint_of(name).kind]
-        if study.split.repeats > 1 or study.validation.optimism:
-            tested = [cohorts["cross_validated"][name], *(found[repeat][name] for repeat in further_repeats(study))]
-        if study.split.repeats > 1:
+    figures: dict[str, dict[str, Figure]] = {}
+    if study.split.folds is None:
+        return figures
+    further = further_repeats(study)
+    for name in study.model:
+        paths, own = FIGURES[study.endpoint_of(name).kind], figures.setdefault(name, {})
+        tested = [cohorts["cross_validated"][name], *(found[repeat][name] for repeat in further)]
+        if further:
             own["repeated"] = {"repeats": len(tested)} | {_key(path): _spread(tested, path) for path in paths}
         if study.validation.optimism:
-            trained = [figures[name] for cohort, figures in found.items() if cohort.startswith(_fitted_on(0)[:-1])]
+            trained = [of_fit[name] for cohort, of_fit in found.items() if cohort not in further]
             apparent = cohorts["train"][name]
             own["optimism"] = {_key(path): _corrected(apparent, trained, tested, path) for path in paths}
     return figures
