@@ -292,7 +292,7 @@ def test_contours_of_another_examination_are_told(tmp_path):
         file = write(data, tmp_path / "another.dcm")
         (told,) = mask_findings(file, image)
         assert (told.reason, told.refuses) == ("mask and image are of different examinations", False)
-        assert told.where == f"{file}: (0020,000d) Study Instance UID"
+        assert told.where == f"{file}: (0020,000D) Study Instance UID"
         read_mask(file, image)
         data.FrameOfReferenceUID = "1.2.3.4568"
         if data is drawn:
