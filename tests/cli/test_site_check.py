@@ -120,6 +120,16 @@ def test_names_in_files_end_with_status_1_and_are_not_repeated(hospital, capsys)
         assert "1950" not in text
 
 
+def test_contours_of_another_examination_are_told(hospital, capsys):
+    contours = named("p1", [structure_set({"GTV": [box_outline(2.5, 8.5, 2.5, 9.5, z) for z in (1, 2)]})])
+    contours[0].StudyInstanceUID = "1.2.3.4567"
+    write(contours[0], hospital / "p1" / "rs.dcm")
+    status, out = check(hospital, capsys)
+    assert status == 0
+    assert "finding   1: mask and image are of different examinations" in out
+    assert "4567" not in (page(hospital).parent / "findings.csv").read_text()
+
+
 def test_what_cannot_be_used_is_excluded_and_the_rest_is_looked_at(hospital, capsys):
     slice_file = sorted((hospital / "p1" / "ct").iterdir())[2]
     slice_file.unlink()
