@@ -11,6 +11,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import CoxModel
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.server.stages.cohorts import cohorts
+from cohortium.server.stages.resampled import resampled_cohorts
 from cohortium.strategies import (
     calibration,
     competing_risks,
@@ -89,6 +90,23 @@ def figures(study: Study) -> Iterator[Release]:
                 scored = _scored_survival(len(models))
             if spec.heterogeneity:
                 yield from _between_sites(study, spec.part, name, scored)
+
+
+def resampled(study: Study) -> Iterator[Release]:
+    """Main figures of further repeats of cross-validation, and of fits without a fold on their own patients."""
+    specs = resampled_cohorts(study, next(iter(study_cohorts(study).values())).models).values()
+    alike = {"optimism" if spec.without else "repeats of cross-validation": spec for spec in specs}
+    for purpose, spec in alike.items():
+        for endpoint, scored in by_endpoint(spec).items():
+            if study.endpoint[endpoint].kind == "continuous":
+                yield _predictions(study, spec.part, purpose, 1 + 3 * len(scored))
+            elif study.endpoint[endpoint].kind == "binary":
+                yield from _binary(study, spec.part, purpose, len(scored), 1)
+            else:
+                rows = _scored_survival(len(scored))
+                yield _cells(study, spec.part, purpose, score_bins.occupancy, rows)
+                yield from timeline(study, spec.part, purpose, rows)
+                yield _joint(study, spec.part, purpose, rows)
 
 
 def _predictions(study: Study, part: str, purpose: str, columns: int) -> Release:

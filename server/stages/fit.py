@@ -38,8 +38,9 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
     needed = replicates(study)
     learned = _preprocess_all(federation, needed)
     for without, known in learned.items():
-        again = repeat_of(study, without) and isinstance(known, Preprocessed)
-        if again and (why := too_many_repeats(study, without, known.patients)):
+        if isinstance(known, Unfitted) or not repeat_of(study, without):
+            continue
+        if why := too_many_repeats(study, without, known.patients):
             raise StudyError(f"study.toml [split]: {why}")
     fitted: dict[str, FittedModel] = {}
     for level in levels(study):
