@@ -91,6 +91,13 @@ def _patient(prediction: "Prediction", score: str) -> dict[str, Any]:
                 "predictors": [{"variable": v, "value": value, "points": points} for v, value, points in axes],
             },
         ),
+        "contributions": _or_why(
+            prediction.contributions,
+            lambda of: {
+                "expected": of[0],
+                "predictors": [{"variable": v, "value": value, "contribution": added} for v, value, added in of[1]],
+            },
+        ),
         "filled": list(prediction.filled),
         "warnings": list(prediction.warnings),
     }
@@ -167,6 +174,12 @@ def _page(model: "Model", p: "Prediction") -> str:
         for name, value, points in p.points:
             shown = f"{value:.4g}" if isinstance(value, float) else value
             lines.append((f"  {name} = {shown}", f"{points:.1f}"))
+    if not isinstance(p.contributions, str):
+        expected, variables = p.contributions
+        lines.append(("contributions", f"to the linear predictor; {expected:.4f} before them"))
+        for name, value, added in variables:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            lines.append((f"  {name} = {shown}", f"{added:+.4f}"))
     lines += [("filled", text) for text in p.filled]
     lines.append(("", "Made for research; not a medical device."))
     width = max(len(name) for name, _ in lines) + 2

@@ -3,7 +3,7 @@
 - model.json: what the model is, in study units: terms, estimates, what the training patients were like
 - study.toml: the study as run
 - objects/: what a site scores with (common/codec.py), each named by its sha256: the model, the models below it,
-  harmonisations, equations that fill gaps
+  harmonisations, equations that fill gaps, the background of SHAP values
 - weights/: weight files of the networks that measure its images, each named by its sha256
 - card.md: the model card
 - SHA256SUMS: of model.json, study.toml and objects, as ``sha256sum --check`` reads it
@@ -138,6 +138,7 @@ class Description(Keys):
     shares: dict[str, float] = Field(description="of the training patients with a level, by term")
     constant: tuple[str, ...] = Field(description="terms of one value only in training")
     features: dict[Name, tuple[str, ...]] = Field(description="columns of each feature set, in their order")
+    background: Sha256 | None = Field(default=None, description="public rows that SHAP values are against, an object")
 
     @model_validator(mode="after")
     def _of_its_columns(self) -> Self:

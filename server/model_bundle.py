@@ -60,6 +60,8 @@ def write_bundles(
         needed = {models[fitted[n].digest] for n in chain}
         needed |= {digest for n in chain for digest in _used(fitted[n].final.published["blocks"])}
         sets = sorted({used for n in chain for used in study.model[n].feature_sets})
+        sampling = content["models"][name].get("explanation", {}).get("shap_sampling")
+        background = {"background": sampling["background"]["object"]} if sampling else {}
         description = {
             "format": FORMAT,
             "name": name,
@@ -80,8 +82,10 @@ def write_bundles(
             "training": {} if study.privacy.dp else {n: _training(fitted[n].final) for n in chain},
             **levels,
             "features": {used: feature_columns(feature_names, used) for used in sets},
+            **background,
         }
         kept = {digest: objects[digest] for digest in needed}
+        kept |= {digest: published[digest] for digest in background.values()}
         write_model(out / name, json_ready(description), study, kept, card(study, name, content))
     add_weights(out, study)
 

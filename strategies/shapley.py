@@ -51,7 +51,7 @@ def contributions(fit: Mapping[str, Any], x: Array, background: Background) -> A
     fit : mapping
         As `scoring.linear_predictor` takes it.
     """
-    group, rows, orders = (np.asarray(field) for field in background)
+    group, rows, orders = background
     groups = orders.shape[1]
     found = np.zeros((len(x), groups))
     step = max(1, BATCH // (2 * groups))

@@ -12,6 +12,7 @@ from cohortium.common.errors import ModelError
 from cohortium.common.model_files import AGAIN, SavedModel, read_model
 from cohortium.common.table import Table
 from cohortium.strategies import views
+from cohortium.strategies.shapley import Background
 
 PLACE = "new-patients"
 """Site name of the patients that are scored: that of no hospital in training."""
@@ -63,6 +64,13 @@ class Model:
         """Columns of a model in study units, NaN = missing, (n, p)."""
         return self.computed(lambda: views.raw_design(context, self.fit(name)["blocks"], (), "final"))
 
+    def background(self) -> tuple[list[str], Background] | None:
+        """Variables, and what a patient's contributions are against; None where the folder has none."""
+        if self.saved.description.background is None:
+            return None
+        found = dict(self.saved.objects[self.saved.description.background])
+        return found.pop("variables"), Background(**found)
+
     def computed(self, compute: Callable[[], Result]) -> Result:
         """What is computed from the folder; whatever shows that its parts do not fit is a ModelError."""
         try:
@@ -88,7 +96,7 @@ def open_model(folder: Path) -> Model:
     columns = [*needs.variables, *(column for found in needs.features.values() for column in found)]
     with np.errstate(all="ignore"):
         context = model.context(["1", "2"], dict.fromkeys(columns, np.zeros(2)))
-        if model.score(context).shape != (2,):
+        if model.score(context).shape != (2,) or not model.computed(lambda: _comparable(model)):
             raise _broken(folder, None)
         for name in needs.models:
             width = model.recorded(context, name).shape[1]
@@ -132,6 +140,23 @@ def _needs(saved: SavedModel) -> Needs:
         raise KeyError(sorted(strangers)[0])
     features = {s: tuple(saved.description.features[s][i] for i in sorted(at)) for s, at in columns.items()}
     return Needs(models, tuple(v for v in saved.study.variables if v in variables), features, tuple(harmonised))
+
+
+def _comparable(model: Model) -> bool:
+    """Whether the background, where there is one, is of the model's columns."""
+    if (found := model.background()) is None:
+        return True
+    variables, (group, rows, orders) = found
+    each = np.arange(len(variables))
+    columns = len(model.fit(model.saved.description.name)["fill"])
+    return (
+        columns == len(model.saved.description.columns)
+        and group.shape == (columns,)
+        and set(group.tolist()) == set(each.tolist())
+        and rows.shape == (len(orders), columns)
+        and orders.shape == (len(rows), len(each))
+        and bool((np.sort(orders, axis=1) == each).all())
+    )
 
 
 def _columns(saved: SavedModel, name: str, width: int) -> Sized:

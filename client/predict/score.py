@@ -17,7 +17,7 @@ from cohortium.client.predict.saved import Model
 from cohortium.common.errors import CaseError, ModelError
 from cohortium.common.model_files import Baseline, Covariance, Nomogram
 from cohortium.common.study_data import level_text
-from cohortium.strategies import applicability
+from cohortium.strategies import applicability, scoring, shapley, views
 from cohortium.strategies.rows import Array
 
 LEAST_BATCH = 10
@@ -47,6 +47,8 @@ class Prediction:
     survival : list of (time, probability or None)
         At the endpoint's horizons; None beyond the follow-up of the study.
     points : list of (variable, value, points)
+    contributions : (expected, list of (variable, value, contribution))
+        To the linear predictor, of which `expected` is the mean over the background; together they are the patient's.
     filled : tuple of str
         What was missing, and what stands in for it.
     refused : str
@@ -59,6 +61,7 @@ class Prediction:
     group: str | None = None
     survival: list[tuple[float, float | None]] | str = ""
     points: list[tuple[str, Any, float]] | str = ""
+    contributions: tuple[float, list[tuple[str, Any, float]]] | str = ""
     filled: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     refused: str = ""
@@ -133,6 +136,7 @@ def _scored(model: Model, ids: list[str], values: dict[str, dict[str, float]]) -
             group=None if cutoff is None else "high" if score[i] >= cutoff else "low",
             survival=_survival(model, float(linear[i])),
             points=_points(model, filled[i]),
+            contributions=_contributions(model, context, filled[i]),
             filled=_filled(model, {name: float(column[i]) for name, column in variables.items()}),
             warnings=tuple(warnings[i]),
         )
@@ -200,6 +204,24 @@ def _points(model: Model, filled: Array) -> list[tuple[str, Any, float]] | str:
         start = slopes[name] * float(first) if name in slopes else 0.0
         found.append((name, _shown(model, mine, value), at_first + nomogram.points_per_unit * (contribution - start)))
     return found
+
+
+def _contributions(
+    model: Model, context: views.Context, filled: Array
+) -> tuple[float, list[tuple[str, Any, float]]] | str:
+    """What each variable adds to the linear predictor of a patient who comes alone: hundreds of scores a variable."""
+    if (found := model.background()) is None:
+        return "the study asked for no SHAP values of this model, or its score is linear: then points are"
+    if len(context.table) > 1:
+        return "given of one patient at a time"
+    variables, background = found
+    fit = model.fit(model.saved.description.name)
+    expected = float(scoring.linear_predictor(fit, background.rows).mean())
+    added = shapley.contributions(fit, views.design(context, fit, (), "final"), background)[0]
+    value = dict(zip(model.saved.description.columns, filled.tolist(), strict=True))
+    columns = [[c for c, g in zip(value, background.group, strict=True) if g == k] for k in range(len(variables))]
+    shown = [_shown(model, mine, value) for mine in columns]
+    return expected, list(zip(variables, shown, added.tolist(), strict=True))
 
 
 def _shown(model: Model, columns: list[str], value: dict[str, float]) -> Any:
