@@ -17,7 +17,7 @@ import numpy as np
 from cohortium.client import classifiers
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
-from cohortium.common.study_analysis import Correlation, LassoModel, LassoSelection, NetworkModel, Screen
+from cohortium.common.study_analysis import Correlation, Icc, LassoModel, LassoSelection, NetworkModel, Screen
 from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.local_fits import asked_of
@@ -68,6 +68,7 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
     """
     _times(study, statistic, view)
     _numbers(statistic, view)
+    _contours(study, statistic, view)
     _inner_folds(study, view)
     if statistic in SQUARES:
         _columns(statistic, view, parameters, rows)
@@ -140,6 +141,15 @@ def _numbers(statistic: str, view: Mapping[str, Any]) -> None:
         view["kind"], ()
     ):
         raise SumRefused(statistic, "of an outcome that is a number only sums of values, squares and products leave")
+
+
+def _contours(study: Study, statistic: str, view: Mapping[str, Any]) -> None:
+    """What other contours measured is there for their agreement alone."""
+    named = any(isinstance(step, Icc) for model in study.model.values() for step in model.selection)
+    if (view["kind"] == "repeated") != (statistic == "icc.agreement") or (view["kind"] == "repeated" and not named):
+        raise SumRefused(
+            statistic, "perturbed contours are compared by a selection step icc that the study names, and no other way"
+        )
 
 
 def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:

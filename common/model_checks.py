@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cohortium.common.declared_files import Mistake, nearest, shown
-from cohortium.common.study_analysis import LassoModel
+from cohortium.common.study_analysis import Icc, LassoModel
 from cohortium.common.study_data import ContinuousEndpoint, level_text
 from cohortium.common.study_models import GradientBoostingModel, StagingModel
 
@@ -16,8 +16,13 @@ BINARY_KINDS = dict.fromkeys(("mlp", "linear_svm", "rff_svm", "gradient_boosting
 
 
 def model_mistakes(study: "Study") -> Iterator[Mistake]:
-    """Points that belong to no level, and children of trees below minimum_count."""
+    """Points that belong to no level, children of trees below minimum_count, agreement of contours without any."""
     for name, model in study.model.items():
+        sets = [study.features[other] for other in model.feature_sets if other in study.features]
+        for i, step in enumerate(model.selection):
+            if isinstance(step, Icc) and not any(getattr(features, "perturbations", 0) for features in sets):
+                problem = "compares contours, and no predictor has others; give its [features.NAME] perturbations = 10"
+                yield Mistake(f"[model.{name}]", f"selection[{i + 1}] = 'icc'", problem)
         if isinstance(model, StagingModel):
             yield from _staging(study, name, model)
         if isinstance(model, GradientBoostingModel):
@@ -66,7 +71,7 @@ def continuous_mistakes(study: "Study") -> Iterator[Mistake]:
             continue
         table = f"[model.{name}]"
         for i, step in enumerate(model.selection):
-            if step.method != "lasso":
+            if step.method not in ("lasso", "icc"):
                 problem = "compares classes; of a continuous endpoint lasso selects"
                 yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
         if isinstance(model, LassoModel) and model.aggregation == "fedavg":

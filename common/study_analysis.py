@@ -42,6 +42,14 @@ class Mrmr(Keys):
     keep: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 
+class Icc(Keys):
+    """Keep features that agree between contours ([features.NAME] perturbations); columns without any stay."""
+
+    method: Literal["icc"]
+    minimum: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    form: Literal["1,1", "2,1", "3,1"] = "1,1"
+
+
 class StepwiseAic(Keys):
     """Add or remove the variable that lowers AIC most, until none does; from all of them, or forward from none."""
 
@@ -80,14 +88,15 @@ def _as_table(value: Any) -> Any:
 
 
 Selection = Annotated[
-    Screen | Correlation | Mrmr | LassoSelection | StepwiseAic | StepwiseP,
+    Screen | Correlation | Mrmr | Icc | LassoSelection | StepwiseAic | StepwiseP,
     Field(discriminator="method"),
     BeforeValidator(
         _as_table,
-        json_schema_input_type=Literal["screen", "correlation", "mrmr", "lasso", "stepwise_aic", "stepwise_p"]
+        json_schema_input_type=Literal["screen", "correlation", "mrmr", "icc", "lasso", "stepwise_aic", "stepwise_p"]
         | Screen
         | Correlation
         | Mrmr
+        | Icc
         | LassoSelection
         | StepwiseAic
         | StepwiseP,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ENDPOINT_KIND = {"logistic": "binary", "network": "binary", "cox": "survival", "linear": "continuous", **BINARY_KINDS}
 """Kinds of model that need one kind of endpoint; a lasso and a staging system take any."""
-SURVIVAL_SELECTION = ("screen", "lasso", "stepwise_aic", "stepwise_p")
+SURVIVAL_SELECTION = ("screen", "icc", "lasso", "stepwise_aic", "stepwise_p")
 LEAST_REPLICATES = 100
 RESERVED_NAMES = ("patient_id", "part", "fold")
 

@@ -18,10 +18,11 @@ from cohortium.common.progress import NullProgress
 from cohortium.common.rounds import Rounds
 from cohortium.common.study import Study
 from cohortium.common.sum_layout import Layout
-from cohortium.common.table import Table
+from cohortium.common.table import Table, perturbed
 from cohortium.server.question import Question, Total
 from cohortium.server.site_calls import Mode, SiteCalls
 from cohortium.strategies import views
+from cohortium.strategies.view_repeated import contours
 
 Result = TypeVar("Result")
 # Bytes of totals that are kept, so that asking again costs no message: histograms, which several figures are read from,
@@ -185,4 +186,10 @@ def table_columns(study: Study, feature_names: tuple[str, ...]) -> list[str]:
         stem = f"endpoint.{name}"
         columns += [stem] if endpoint.kind != "survival" else [f"{stem}.time", f"{stem}.event"]
         columns += [f"{stem}.competing"] if getattr(endpoint, "competing", ()) else []
-    return [*columns, *feature_names]
+    others = [
+        perturbed(feature, number)
+        for name in study.features
+        for number in range(1, contours(study, name) + 1)
+        for feature in views.feature_columns(feature_names, name)
+    ]
+    return [*columns, *feature_names, *others]

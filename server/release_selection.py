@@ -8,10 +8,11 @@ import numpy as np
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, Screen
 from cohortium.common.study_data import Imputation
-from cohortium.server.release_sizes import NOBODY, Release, release
-from cohortium.strategies import cox_screen, rank_correlation, rank_tests
+from cohortium.server.release_sizes import NOBODY, Release, Share, release
+from cohortium.strategies import cox_screen, icc, rank_correlation, rank_tests
 from cohortium.strategies.chained import Chain, Incomplete, products
 from cohortium.strategies.rows import Matrix, Survival
+from cohortium.strategies.view_repeated import contours
 
 
 def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Release]:
@@ -39,6 +40,17 @@ def ranks(asks: Callable[..., Release], purpose: str, step: Any) -> Iterator[Rel
             rank_correlation.products,
             lambda p: (_matrix(p), {"edges": _edges(p), "scores": np.zeros((p, scores))}),
         )
+
+
+def agreements(study: Study, feature_sets: Sequence[str], purpose: str) -> Iterator[Release]:
+    """Sums of the agreement of contours: one for each feature set that was measured with others."""
+    for name in feature_sets:
+        if others := contours(study, name):
+
+            def share(f: int, k: int = others + 1) -> Share:
+                return icc.Repeated(np.empty((0, f, k))), {"centre": np.zeros(f), "scale": np.ones(f)}
+
+            yield release(study, "train", f"{purpose}, features.{name}", icc.agreement, share, "f")
 
 
 def table_ranks(study: Study, part: str, purpose: str, columns: int) -> Iterator[Release]:

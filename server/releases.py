@@ -19,6 +19,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import (
     Correlation,
     CoxModel,
+    Icc,
     LassoModel,
     LassoSelection,
     Mrmr,
@@ -32,7 +33,7 @@ from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_explanations import explanations
 from cohortium.server.release_figures import figures, timeline
 from cohortium.server.release_regressions import candidates, cox_extras, logistic_fit
-from cohortium.server.release_selection import equations, ranks, table_ranks
+from cohortium.server.release_selection import agreements, equations, ranks, table_ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
 from cohortium.strategies import (
     class_histogram,
@@ -176,6 +177,8 @@ def _fits(study: Study) -> Iterator[Release]:
                 tested = True
             if isinstance(step, Mrmr) or (isinstance(step, Correlation) and step.coefficient == "pearson"):
                 yield design.asks(purpose, correlation.cross_products, lambda p: (_labelled(p), {}))
+            if isinstance(step, Icc):
+                yield from agreements(study, model.feature_sets, purpose)
             if isinstance(step, LassoSelection):
                 yield from _lasso(design, purpose, step, model.endpoint)
             if isinstance(step, StepwiseAic | StepwiseP):

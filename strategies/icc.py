@@ -3,7 +3,7 @@
 Analysis of variance of n patients by k measurements (Shrout & Fleiss, Psychological Bulletin 86:420, 1979). ICC(1,1)
 takes measurements of a patient for interchangeable, as contours perturbed at random are; of measurements that are the
 same k in every patient, ICC(2,1) counts a shift between them as disagreement and ICC(3,1) does not. The intervals are
-those of McGraw & Wong (Psychological Methods 1:30, 1996, table 7). Of perturbed or repeated contours the stable features
+those of McGraw & Wong (Psychological Methods 1:30, 1996, table 7). Of perturbed contours the stable features
 are kept (often ICC > 0.75).
 """
 

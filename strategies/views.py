@@ -306,12 +306,19 @@ def _scored_competing(view: View, context: Context) -> ScoredCompeting:
     return ScoredCompeting(scored.score, scored.time, (cause > 0).astype(np.float64), cause)
 
 
+def _repeated(view: View, context: Context) -> NamedTuple:
+    from cohortium.strategies import view_repeated  # few studies perturb contours
+
+    return view_repeated.repeated(view, context)
+
+
 KINDS: dict[str, Callable[[View, Context], NamedTuple]] = {
     "matrix": _matrix,
     "incomplete": _incomplete,
     "keyed": _keyed,
     "outcome": _outcome,
     "predicted": _predicted,
+    "repeated": _repeated,
     "labelled": _labelled,
     "survival": _survival,
     "scored": _scored,

@@ -10,7 +10,7 @@ from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
 from cohortium.client.predict.saved import Model
 from cohortium.common.errors import CaseError, ModelError
 from cohortium.common.model_files import weight_files
-from cohortium.common.study_images import DeepFeatures, MaskRegion
+from cohortium.common.study_images import DeepFeatures, MaskRegion, RadiomicsFeatures
 from cohortium.sites.site_file import MaskFile
 
 
@@ -20,7 +20,12 @@ class Measurement:
     def __init__(self, model: Model) -> None:
         study, sets = model.saved.study, model.needs.features
         self._model, self._study = model, study
-        self._recipe = Recipe(study.image, study.region, {name: study.features[name] for name in sets})
+        # a new patient is measured with the contour that is given, however many the study compared
+        own = {name: study.features[name] for name in sets}
+        for name, settings in own.items():
+            if isinstance(settings, RadiomicsFeatures):
+                own[name] = settings.model_copy(update={"perturbations": 0})
+        self._recipe = Recipe(study.image, study.region, own)
         self._networks: dict[str, Any] = {}
         for _, region in self._recipe.pairs:
             if not isinstance(study.region[base := self._recipe.base(region)], MaskRegion):

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cohortium.common.study_analysis import Correlation, Mrmr, Screen, StepwiseAic, StepwiseP
+from cohortium.common.study_analysis import Correlation, Icc, Mrmr, Screen, StepwiseAic, StepwiseP
 from cohortium.common.study_models import Model
 from cohortium.server.federation import StudyFederation
-from cohortium.server.stages import stepwise
+from cohortium.server.stages import agreement, stepwise
 from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.penalised import path_view, penalised_path
 from cohortium.strategies import correlation, cox_screen, mrmr, rank_correlation, rank_tests, screening
@@ -19,7 +19,7 @@ class Selected(NamedTuple):
 
     columns: Columns
     path: Any
-    steps: list[dict[str, Any]]  # {"method", "from", "kept"}, of a screen also "test" and "refined"
+    steps: list[dict[str, Any]]  # {"method", "from", "kept"}, and what a kind of step adds
 
 
 def select(
@@ -57,6 +57,9 @@ def select(
                 kept = correlation.prune(_correlation(federation, step.coefficient, rows, columns), strength, step.r)
             else:
                 kept = mrmr.select(strength**2, _correlation(federation, "pearson", rows, columns), step.keep)
+        elif isinstance(step, Icc):
+            kept, way = agreement.select(federation, rows, columns, step)
+            told |= way
         elif isinstance(step, StepwiseAic | StepwiseP):
             kept, way = stepwise.select(federation, model, rows, columns, step)
             told |= way
