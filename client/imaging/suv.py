@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DA, DT, TM
+from pydicom.valuerep import DT
 
 from cohortium.client.imaging import dicom_file
 from cohortium.client.imaging.findings import Finding
@@ -69,7 +69,7 @@ class Source:
                 return _clock(whole)
             if not day or not clock:
                 self.refuse(time if day else date)
-            return datetime.combine(DA(day), TM(clock))
+            return _clock(day + clock)
         except ValueError:
             self.refuse(time)
 
@@ -147,7 +147,7 @@ def _elapsed_s(source: Source, injection: Dataset, scan: datetime, half_life_s: 
         # Dates are often shifted or wrong, one without the other; of a short-lived nuclide the clock says enough
         clock = dicom_file.text(injection, "RadiopharmaceuticalStartTime")
         if clock and timedelta(seconds=LONGEST * half_life_s) <= timedelta(days=1):
-            start = datetime.combine(scan.date(), TM(clock))
+            start = _clock(f"{scan:%Y%m%d}{clock}")
             elapsed = (scan - start).total_seconds() % timedelta(days=1).total_seconds()  # over midnight
             if elapsed <= LONGEST * half_life_s:
                 return elapsed
@@ -189,8 +189,17 @@ def _acquired(source: Source) -> datetime:
 
 
 def _clock(text: str) -> datetime:
-    """The date and time on the scanner's clock: an offset from UTC is that of the same clock."""
-    return datetime.fromisoformat(DT(text).isoformat()).replace(tzinfo=None)
+    """The date and time on the scanner's clock: an offset from UTC is that of the same clock.
+
+    Raises
+    ------
+    ValueError
+        It is no date with a time.
+    """
+    moment = DT(text)
+    if moment is None:
+        raise ValueError("no date")
+    return datetime.fromisoformat(moment.isoformat()).replace(tzinfo=None)
 
 
 def _number(text: str) -> float:
