@@ -31,7 +31,7 @@ from cohortium.common.study_analysis import (
 from cohortium.common.study_models import LinearModel
 from cohortium.server.release_classifiers import KINDS, classifier_sums
 from cohortium.server.release_explanations import explanations
-from cohortium.server.release_figures import figures, timeline
+from cohortium.server.release_figures import figures, resampled, timeline
 from cohortium.server.release_regressions import candidates, cox_extras, logistic_fit
 from cohortium.server.release_selection import agreements, equations, ranks, table_ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
@@ -60,7 +60,7 @@ PARTS = ("train", "internal", "external")
 def releases(study: Study) -> list[Release]:
     """Every sum of a study, part by part, in the order of the stages; equal ones once, with all their purposes."""
     found: dict[tuple[str, str, str], Release] = {}
-    stages = (_table_one, _preprocessing, _fits, figures) if study.privacy.dp is None else (_noised,)
+    stages = (_table_one, _preprocessing, _fits, figures, resampled) if study.privacy.dp is None else (_noised,)
     for one in itertools.chain.from_iterable(stage(study) for stage in stages):
         key = (one.part, one.statistic, one.formula)
         earlier = found[key].purposes if key in found else ()
