@@ -5,15 +5,17 @@ Patients are read as the study would read them and every image and contour is op
 
 import csv
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohortium.client.imaging.case import CaseFiles, Recipe
 from cohortium.client.imaging.examine import Examined, examine
 from cohortium.client.imaging.site_images import WAITING, files_of
+from cohortium.client.imaging.workers import DIED
 from cohortium.client.quality_report import Case, write_page, write_sheet
-from cohortium.common.errors import SiteError
+from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
 from cohortium.sites.flow import Exclusion
@@ -107,10 +109,20 @@ def _looked_at(cases: list[CaseFiles], recipe: Recipe, pool: Executor | None) ->
         pending[pool.submit(examine, files, recipe)] = files
         if len(pending) >= WAITING:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
+                yield pending.pop(future), _seen(future)
     while pending:
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            yield pending.pop(future), future.result()
+            yield pending.pop(future), _seen(future)
+
+
+def _seen(future: Future) -> Examined:
+    """What was found in a case; where its files crashed the process (imaging/processes.py), that."""
+    try:
+        return future.result()
+    except BrokenProcessPool as died:
+        raise SiteError(DIED) from died
+    except CaseError as crashed:
+        return Examined([(crashed.reason, crashed.detail, True)], {}, {}, b"")
 
 
 def _write(out: Path, found: ImageCheck, columns: list[Column]) -> None:

@@ -140,10 +140,10 @@ def _measure_all(
             pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
             if len(pending) >= WAITING:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending.pop(future), future.result()
+                    yield from _answered(future, pending)
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending.pop(future), future.result()
+                yield from _answered(future, pending)
     except BrokenProcessPool as died:
         raise SiteError(
             "a process that measures images was ended from outside, most likely for lack of memory; "
@@ -152,6 +152,15 @@ def _measure_all(
     finally:
         for future in pending:
             future.cancel()
+
+
+def _answered(future: Future, pending: dict[Future, str]) -> Iterator[tuple[str, str | Exclusion]]:
+    """A case's name among the finished ones; none where its files crashed the process (processes.py)."""
+    patient_id = pending.pop(future)
+    try:
+        yield patient_id, future.result()
+    except CaseError as crashed:
+        yield patient_id, Exclusion(patient_id, crashed.reason, crashed.detail)
 
 
 def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> str | Exclusion:

@@ -7,6 +7,7 @@ robust version). What is not said by the files is not guessed: the finding names
 """
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ from cohortium.client.imaging.findings import Finding
 LONGEST = 10
 """Half-lives between injection and scan: beyond, a thousandth is left and a date is wrong. No date is needed where
 they pass within a day."""
+CLOCK = re.compile(r"\d{10}(\d\d){0,2}(\.\d{1,6})?([+-]\d{4})?")
+"""Date and time of a day as DICOM writes them; pydicom takes whatever follows a date."""
 GE_SCAN = (0x0009, "GEMS_PETD_01", 0x0D)
 PHILIPS_SUV, PHILIPS_ACTIVITY = ((0x7053, "Philips PET Private Group", element) for element in (0x00, 0x09))
 OF_ALL = (
@@ -196,9 +199,9 @@ def _clock(text: str) -> datetime:
     ValueError
         It is no date with a time.
     """
-    moment = DT(text)
+    moment = DT(text) if CLOCK.fullmatch(text) else None
     if moment is None:
-        raise ValueError("no date")
+        raise ValueError("no date with a time")
     return datetime.fromisoformat(moment.isoformat()).replace(tzinfo=None)
 
 

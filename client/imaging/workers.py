@@ -5,9 +5,16 @@ Apart from all else, so that a worker imports no more than it needs.
 
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from multiprocessing import get_context
+
+from cohortium.client.imaging.processes import Processes
+
+DIED = (
+    "a process that measures images was ended from outside, most likely for lack of memory; "
+    "run prepare again with fewer jobs (finished cases are kept)"
+)
+"""Of an error that stops a site."""
 
 
 @contextmanager
@@ -16,7 +23,7 @@ def worker_pool(jobs: int) -> Iterator[Executor | None]:
     if jobs == 1:
         yield None
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = Processes(jobs, _start_worker)
     try:
         yield pool
     finally:

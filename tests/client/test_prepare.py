@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,29 @@ def test_processes_give_the_numbers_of_one(hospital):
     assert np.array_equal(one.matrix(one.feature_names), two.matrix(two.feature_names), equal_nan=True)
     assert (hospital / "alone" / "excluded.csv").read_text() == (hospital / "many" / "excluded.csv").read_text()
     assert steps[-1] == ("a: images", 7, 7)
+
+
+class Bomb(str):
+    """A patient's number that crashes the process that is sent it, as a library may that reads the patient's file."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return signal.raise_signal, (signal.SIGSEGV,)
+
+
+def test_a_case_that_crashes_its_process_is_excluded_alone(hospital, monkeypatch):
+    def files_of(site, recipe, patient_id):
+        files = real(site, recipe, patient_id)
+        return files._replace(patient_id=Bomb("p1")) if patient_id == "p1" else files
+
+    real = site_images.files_of
+    monkeypatch.setattr(site_images, "files_of", files_of)
+    with worker_pool(2) as pool:
+        ready = prepare(study(), site(hospital), hospital / "out", pool=pool, cache=hospital / "cache")
+    assert ready.flow.excluded["reading or measuring its files crashed"] == 1
+    assert "p1" not in Table.read(ready.table).patient_id
+    assert "signal SIGSEGV" in (hospital / "out" / "excluded.csv").read_text()
 
 
 class Recorder:
