@@ -17,6 +17,12 @@ def importance_grid(explanation: Record, caption: str) -> Grid | None:
     asked = [key for key in ("shap", "permutation") if key in explanation]
     if not asked:
         return None
+    if sampling := explanation.get("shap_sampling"):
+        caption += (
+            f" SHAP values of {sampling['patients']} patients, by {sampling['permutations']} sampled permutations "
+            f"against {sampling['background']['rows']} background rows, drawn from marginals over the training "
+            "patients."
+        )
     heads = {"shap": "Mean |SHAP|, linear predictor", "permutation": "Fall of the AUC when drawn anew"}
     grid = Grid(caption, ["", *(heads[key] for key in asked)])
     columns = {key: _by_variable(explanation[key]) for key in asked}
