@@ -46,7 +46,7 @@ CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.j
 PATIENTS_A_CELL = 5
 NUMBERS = {
     "outcome": ("moments.power_sums",),
-    "predicted": ("moments.power_sums",),
+    "predicted": ("moments.power_sums", "heterogeneity.able", "heterogeneity.sums", "heterogeneity.restricted"),
     "labelled": ("linear.cross_products", "lasso.start", "lasso.terms"),
 }
 """What may be asked of rows that hold an outcome which is a number, by kind of view: no rank, no order statistic."""
@@ -82,6 +82,8 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         classifiers.check(study, statistic, view, parameters, _public_number(statistic, view, len(rows.x)))
     if statistic == "shapley.values":
         classifiers.check_explained(study, view, parameters, _public_number(statistic, view, len(rows.x)))
+    if statistic == "meta_analysis.restricted" and "tau2" not in study.opt_ins:
+        raise SumRefused(statistic, "the study has no meta-analysis by REML, an opt-in of every site")
     if statistic.startswith("local_fits."):
         _local_fits(study, statistic, view, parameters)
 

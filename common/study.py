@@ -24,7 +24,7 @@ from cohortium.common.study_models import Model
 
 FILE_NAME = "study.toml"
 OptIn = Literal[
-    "secure_aggregation", "score_resolution", "event_time_days", "on_departure", "leave_one_site_out", "by_site"
+    "secure_aggregation", "score_resolution", "event_time_days", "on_departure", "leave_one_site_out", "by_site", "tau2"
 ]
 OPT_INS: tuple[OptIn, ...] = get_args(OptIn)
 
@@ -138,6 +138,7 @@ class Study(Keys):
             self.federation.on_departure == "continue",
             self.validation.leave_one_site_out,
             self.validation.by_site,
+            any(getattr(model, "tau2", "dl") == "reml" for model in self.model.values()),
         )
         return tuple(key for key, asked in zip(OPT_INS, wider, strict=True) if asked)
 

@@ -31,6 +31,9 @@ def logistic_fit(asks: Asks, purpose: str, model: LogisticModel) -> Iterator[Rel
         yield asks(f"{purpose} locally", meta_analysis.able, lambda p: (_labelled(p), {}))
         between = lambda p: {"tau2": np.zeros(p + 1), "centre": np.zeros(p + 1)}  # noqa: E731
         yield asks(f"{purpose} locally", meta_analysis.sums, lambda p: (_labelled(p), between(p)))
+        if model.tau2 == "reml":
+            more = lambda p: between(p) | {"unit": np.ones(p + 1)}  # noqa: E731
+            yield asks(f"{purpose} locally", meta_analysis.restricted, lambda p: (_labelled(p), more(p)))
     elif model.site_effects == "fixed":
         yield asks(purpose, site_effects.profile, lambda p: (_labelled(p), {"coefficients": np.zeros(p)}))
         asked = {"patients": 1}

@@ -12,12 +12,12 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.federation import Federation
 from cohortium.common.study import Study
 from cohortium.common.study_data import SurvivalEndpoint
-from cohortium.strategies import heterogeneity, multiplicity, stratified_log_rank
+from cohortium.strategies import heterogeneity, multiplicity, refit, stratified_log_rank
 from cohortium.strategies.competing_risks import validate_competing
 from cohortium.strategies.continuous_figures import validate_continuous
 from cohortium.strategies.meta_analysis import Between
 from cohortium.strategies.validation import compare, validate_binary
-from cohortium.strategies.validation_settings import Settings
+from cohortium.strategies.validation_settings import Figure, Settings
 from cohortium.strategies.validation_survival import validate_survival
 
 Ask = Callable[[Mapping[str, Any]], Federation]
@@ -29,7 +29,7 @@ class ScoredModel:
 
     `baseline_survival` is that of a patient with score 0 at each horizon, `baseline_curve` the same at each of
     `time_dependent.evaluation_cells`; both empty where there is no common baseline. `log_hazard`: the score is a log
-    relative hazard.
+    relative hazard. `refit`: of a model that is refitted here, its columns (`refit.closed_test`).
     """
 
     name: str
@@ -40,6 +40,7 @@ class ScoredModel:
     baseline_survival: tuple[float, ...] = ()
     baseline_curve: tuple[float, ...] = ()
     log_hazard: bool = False
+    refit: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,7 @@ def study_settings(study: Study) -> dict[str, Any]:
             for name, endpoint in study.endpoint.items()
             if isinstance(endpoint, SurvivalEndpoint) and endpoint.competing
         ),
+        "updating": study.validation.updating,
         "logrank_strata": {name: len(study.variables[name].levels) for name in study.validation.logrank_strata},
     }
 
@@ -196,10 +198,16 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
     def between_sites() -> dict[str, dict[str, Any]]:
         return _between_sites(rows, spec, names, heterogeneity.BINARY, settings)
 
+    def refits() -> dict[str, Figure]:
+        asked = {m.name: m.refit for m in models if m.refit and spec.settings.get("updating") == "refit"}
+        return refit.figures(ask, spec.rows(endpoint), asked, minimum_count=settings.minimum_count)
+
     try:
-        found, compared, spread = rows.together([figures, comparisons, between_sites])  # type: ignore[list-item]  # several kinds of results
+        found, compared, spread, refitted = rows.together([figures, comparisons, between_sites, refits])  # type: ignore[list-item]  # several kinds of results
     except SumRefused as refusal:
         return {name: {"withheld": str(refusal)} for name in names}, []
+    for name, updated in refitted.items():
+        found[name]["updating"] = refit.beside(found[name]["updating"], updated)  # type: ignore[call-overload,index]
     return {name: {**found[name], **spread[name]} for name in names}, compared  # type: ignore[return-value,call-overload,dict-item]
 
 
@@ -302,7 +310,7 @@ def _view(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel], kind: 
 
 
 def _settings(spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Settings:
-    others = ("timing", "competing", "logrank_strata")
+    others = ("timing", "competing", "logrank_strata", "updating")
     settings = {key: value for key, value in spec.settings.items() if key not in others}
     return Settings(
         **settings,  # type: ignore[arg-type]  # names and kinds as `Settings` has them

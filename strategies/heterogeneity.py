@@ -1,10 +1,11 @@
 """Heterogeneity: how far a model's performance differs between sites, from sums that tell no site's own figure.
 
-Each site computes its own AUC, calibration intercept and slope (of a survival model C-index and slope) on scores of
-models that have not seen it, each with its variance, and sends weighted sums: mean, variance between sites, and the
-interval in which the figure of another hospital is expected. AUC and C are pooled on the logit scale, where their
-estimates are closer to normal (Snell et al., Stat Methods Med Res 2018). A site whose figure cannot exist, or with
-fewer than minimum_count events (of a binary endpoint, or others), contributes nothing. Three sums for all models
+Each site computes its own AUC, calibration intercept and slope (of a survival model C-index and slope, of a number
+explained variance, error and slope) on scores of models that have not seen it, each with its variance, and sends
+weighted sums: mean, variance between sites, and the interval in which the figure of another hospital is expected. AUC
+and C are pooled on the logit scale, where their estimates are closer to normal (Snell et al., Stat Methods Med Res
+2018), errors on the logarithmic one. A site whose figure cannot exist, or with fewer than minimum_count events (of a
+binary endpoint, or others; patients, where the outcome is a number), contributes nothing. Three sums for all models
 together, about seven where the variance between sites is by REML.
 
 Debray et al., BMJ 356:i6460, 2017; Riley, Higgins & Deeks, BMJ 342:d549, 2011.
@@ -21,15 +22,29 @@ from cohortium.common.federation import Federation, PooledSites, statistic
 from cohortium.strategies import calibration, concordance, discrimination, restricted_likelihood, slope_within_sites
 from cohortium.strategies.meta_analysis import METHODS, Between, Meta, Sums, contribution, pool
 from cohortium.strategies.restricted_likelihood import Restricted
-from cohortium.strategies.rows import Array, Counts, Scored, ScoredSurvival
+from cohortium.strategies.rows import Array, Counts, Matrix, Scored, ScoredSurvival
 from cohortium.strategies.score_bins import GRID
 from cohortium.strategies.validation_settings import Figure, undefined
 
+Rows = Scored | ScoredSurvival | Matrix
 BINARY = ("auc", "calibration.intercept", "calibration.slope")
 SURVIVAL = ("c_index", "calibration_slope")
-ON_LOGIT_SCALE = ("auc", "c_index")
+CONTINUOUS = ("r_squared", "rmse", "mean_difference", "calibration.slope")
 FEWEST = 3
 """Sites: of two, each could subtract its own."""
+
+
+class Scale(NamedTuple):
+    """A scale on which figures are pooled, and the way back."""
+
+    name: str
+    back: Callable[[Any], Any]
+
+
+IDENTITY = Scale("identity", np.asarray)
+LOGIT = Scale("logit", special.expit)
+SCALES = {"auc": LOGIT, "c_index": LOGIT, "rmse": Scale("log", np.exp)}
+SCALES |= {"r_squared": Scale("-log(1 - R2)", lambda value: -np.expm1(-np.asarray(value)))}
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -42,20 +57,31 @@ class Able(NamedTuple):
 
 
 @statistic("heterogeneity.able", adds_over="sites")
-def able(rows: Scored | ScoredSurvival, *, minimum_count: int, time_step: float) -> Able:
-    """Which figures exist at this site; `time_step` is the width of the time grid, of a binary endpoint unused."""
+def able(rows: Rows, *, minimum_count: int, time_step: float) -> Able:
+    """Which figures exist at this site; `time_step` is the width of the time grid, without times unused."""
     estimate, _ = estimates(rows, minimum_count, time_step)
     exists = np.isfinite(estimate).astype(np.int64)
-    events = rows.y if isinstance(rows, Scored) else rows.event
-    return Able(exists, exists * int(events.sum()))
+    events = len(rows.x) if isinstance(rows, Matrix) else (rows.y if isinstance(rows, Scored) else rows.event).sum()
+    return Able(exists, exists * int(events))
 
 
 @statistic("heterogeneity.sums", adds_over="sites")
 def sums(
-    rows: Scored | ScoredSurvival, *, minimum_count: int, time_step: float, tau2: Array, centre: Array, unit: Array
+    rows: Rows,
+    *,
+    minimum_count: int,
+    time_step: float,
+    tau2: Array,
+    centre: Array,
+    unit: Array,
+    measure: Array | float = 1.0,
 ) -> Sums:
-    """Weighted sums of this site's figures at a variance between sites; weights in `unit`s, all (figures, models)."""
+    """Weighted sums of this site's figures at a variance between sites; all (figures, models).
+
+    Figures, and `tau2` and `centre` with them, are counted in `measure`s, their weights in `unit`s.
+    """
     estimate, variance = estimates(rows, minimum_count, time_step)
+    estimate, variance = estimate / measure, variance / measure**2
     known = np.isfinite(estimate)
     part = contribution(np.where(known, estimate, centre), np.where(known, variance, 1.0), tau2, centre)
     powers = {"weight": 1, "first": 1, "second": 1, "square": 2}
@@ -64,7 +90,7 @@ def sums(
 
 @statistic("heterogeneity.restricted", adds_over="sites")
 def restricted(
-    rows: Scored | ScoredSurvival, *, minimum_count: int, time_step: float, tau2: Array, centre: Array, unit: Array
+    rows: Rows, *, minimum_count: int, time_step: float, tau2: Array, centre: Array, unit: Array
 ) -> Restricted:
     """Parts of the derivatives of the restricted likelihood, in `unit`s; all (figures, models)."""
     estimate, variance = estimates(rows, minimum_count, time_step)
@@ -74,11 +100,13 @@ def restricted(
     return Restricted(*(np.where(known, field, 0.0) for field in part))
 
 
-def estimates(rows: Scored | ScoredSurvival, minimum_count: int, time_step: float = 1.0) -> tuple[Array, Array]:
+def estimates(rows: Rows, minimum_count: int, time_step: float = 1.0) -> tuple[Array, Array]:
     """A site's own figures and their variances, (figures, models) each; NaN where there is none."""
-    figures = BINARY if isinstance(rows, Scored) else SURVIVAL
-    nothing = np.full((2, len(figures), rows.score.shape[1]), np.nan)
-    if isinstance(rows, Scored):
+    figures, models = shape(rows)
+    nothing = np.full((2, len(figures), models), np.nan)
+    if isinstance(rows, Matrix):
+        found = _continuous(rows, nothing) if len(rows.x) >= max(minimum_count, 4) else nothing
+    elif isinstance(rows, Scored):
         events = int(rows.y.sum())
         enough = min(events, len(rows.y) - events) >= max(minimum_count, 2)
         found = _binary(rows, nothing) if enough else nothing
@@ -87,6 +115,13 @@ def estimates(rows: Scored | ScoredSurvival, minimum_count: int, time_step: floa
     estimate, variance = found
     exists = np.isfinite(estimate) & (variance > 0)
     return np.where(exists, estimate, np.nan), np.where(exists, variance, np.nan)
+
+
+def shape(rows: Rows) -> tuple[tuple[str, ...], int]:
+    """Figures of such rows, and how many models they hold."""
+    if isinstance(rows, Matrix):  # outcome, predictions, errors, errors without sign
+        return CONTINUOUS, rows.x.shape[1] // 3
+    return BINARY if isinstance(rows, Scored) else SURVIVAL, rows.score.shape[1]
 
 
 def _binary(rows: Scored, found: Array) -> Array:
@@ -117,6 +152,22 @@ def _survival(rows: ScoredSurvival, found: Array, time_step: float) -> Array:
     return found
 
 
+def _continuous(rows: Matrix, found: Array) -> Array:
+    """Figures of predicted numbers; variances of means, of ratios of means (delta method), of a least-squares slope."""
+    n, models = len(rows.x), rows.x.shape[1] // 3
+    y, predicted, error = rows.x[:, :1], rows.x[:, 1 : models + 1], rows.x[:, models + 1 : 2 * models + 1]
+    spread, apart = y - y.mean(), predicted - predicted.mean(axis=0)
+    squares, total, along = (error**2).mean(axis=0), (spread**2).mean(), (apart**2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # what cannot exist is not finite, or has no variance
+        slope = (apart * spread).sum(axis=0) / along
+        left = ((spread - slope * apart) ** 2).sum(axis=0) / (n - 2)
+        share = error**2 / squares
+        found[0] = -np.log(squares / total), np.log(squares) / 2, error.mean(axis=0), slope
+        found[1] = [part.var(axis=0, ddof=1) / n for part in (share - spread**2 / total, share / 2, error, error)]
+        found[1, 3] = left / along
+    return found
+
+
 def _on_logit_scale(value: float, variance: float) -> tuple[float, float]:
     """A share and its variance (delta method); NaN at 0 and 1, which have no logit."""
     if not 0 < value < 1:
@@ -137,19 +188,23 @@ def summarise(
     time_step: float = 1.0,
     log_hazards: Sequence[str] = (),
     between: Between = "dl",
+    error_sd: Sequence[float] = (),
 ) -> dict[str, dict[str, Figure]]:
     """Mean and heterogeneity of every figure of every model over the sites; three sums.
 
     Parameters
     ----------
     federation : Federation
-        Rows are `Scored` (`figures` BINARY) or `ScoredSurvival` (SURVIVAL), one column of scores a model.
+        Rows are `Scored` (`figures` BINARY) or `ScoredSurvival` (SURVIVAL), one column of scores a model, or `Matrix`
+        (CONTINUOUS) with the columns of `view_continuous.predicted`, no pairs.
     minimum_sites : int
         Fewest sites of a summary; three at least.
     log_hazards : sequence of str
         Survival models whose score is a log relative hazard, so that it has a slope.
     between : {"dl", "reml"}
         How the variance between sites is estimated.
+    error_sd : sequence of float
+        Of CONTINUOUS: each model's standard deviation of errors, so that sums of mean errors have no unit.
 
     Returns
     -------
@@ -160,13 +215,17 @@ def summarise(
     least = max(minimum_sites, FEWEST)
     kept = who.sites >= least
     unit = np.where(kept, who.events / np.maximum(who.sites, 1), 1.0)  # about the size of a weight
+    measure = np.ones(kept.shape)
+    if "mean_difference" in figures:
+        measure[figures.index("mean_difference")] = [sd if sd > 0 else 1.0 for sd in error_sd]
+    measured = {} if (measure == 1).all() else {"measure": measure}
 
     def ask(tau2: Array, centre: Array) -> Sums:
-        full = np.zeros((2, *kept.shape))
-        full[:, kept] = tau2, centre
-        found = federation.sum(sums, **asked, tau2=full[0], centre=full[1], unit=unit)
-        back = unit[kept]
-        return Sums(*((field[kept] * back ** (1 + (i == 3))) for i, field in enumerate(found)))
+        full, per, back = np.zeros((2, *kept.shape)), measure[kept], unit[kept] / measure[kept] ** 2
+        full[:, kept] = tau2 / per**2, centre / per
+        found = federation.sum(sums, **asked, tau2=full[0], centre=full[1], unit=unit, **measured)
+        weight, first, second, square = (field[kept] for field in found)
+        return Sums(weight * back, first * back * per, second * unit[kept], square * back**2)
 
     def ask_restricted(tau2: Array, centre: Array, unit: Array) -> Restricted:
         full = np.ones((3, *kept.shape))
@@ -186,13 +245,13 @@ def summarise(
                 have = f"{int(who.sites[f, m])} sites have this figure"
                 records[name][figure] = undefined(f"{have}, {least} are needed, each with {minimum_count} events")
             else:
-                records[name][figure] = _record(pooled, int(place[f, m]), logit=figure in ON_LOGIT_SCALE)
+                records[name][figure] = _record(pooled, int(place[f, m]), SCALES.get(figure, IDENTITY))
                 records[name][figure] |= {} if between == "dl" else {"method": METHODS[between]}
     return records
 
 
-def _record(pooled: Meta, i: int, *, logit: bool) -> dict[str, Any]:
-    back: Callable[[Any], Any] = special.expit if logit else np.asarray
+def _record(pooled: Meta, i: int, scale: Scale) -> dict[str, Any]:
+    back = scale.back
     return {
         "estimate": float(back(pooled.coefficients[i])),
         "ci": back(pooled.confidence_interval()[i]).tolist(),
@@ -203,5 +262,5 @@ def _record(pooled: Meta, i: int, *, logit: bool) -> dict[str, Any]:
         "q": float(pooled.q[i]),
         "p": float(pooled.q_p_values[i]),
         "sites": int(np.broadcast_to(pooled.sites, pooled.q.shape)[i]),
-        "scale": "logit" if logit else "identity",
+        "scale": scale.name,
     }

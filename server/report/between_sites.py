@@ -12,6 +12,12 @@ from cohortium.server.report.text import absent, estimate, interval, limits, num
 Record = Mapping[str, Any]
 COHORT = "leave_one_site_out"
 BINARY = {"auc": "AUC", "calibration.intercept": "Calibration intercept", "calibration.slope": "Calibration slope"}
+CONTINUOUS = {
+    "r_squared": "Explained variance (R²)",
+    "rmse": "Root mean squared error",
+    "mean_difference": "Mean error",
+    "calibration.slope": "Calibration slope",
+}
 SURVIVAL = {"c_index": "C-index", "calibration_slope": "Calibration slope"}
 
 
@@ -26,11 +32,15 @@ def between_sites(cohorts: Record, label: str) -> tuple[Grid, Picture | None] | 
         return None
     binary, survival = record.get("heterogeneity"), look_up(record, "survival.heterogeneity")
     found, titles, figure = (binary, BINARY, "auc") if binary else (survival, SURVIVAL, "c_index")
+    if binary and "rmse" in binary:
+        titles, figure = CONTINUOUS, "r_squared"
     if not isinstance(found, Mapping) or absent(found):
         return None
+    scale = "R² and error on a logarithmic" if titles is CONTINUOUS else "AUC and C-index pooled on the logit"
+    method = ", variance between sites by REML" if _by_reml(found) else ""
     grid = Grid(
-        f"Model {label}: performance at training sites that the model had not seen (random-effects means; AUC and "
-        "C-index pooled on the logit scale).",
+        f"Model {label}: performance at training sites that the model had not seen (random-effects means{method}; "
+        f"{scale} scale).",
         ["", "Sites", "Mean (95% CI)", "95% CI, Hartung–Knapp", "95% prediction interval", "τ²", "I²", "Q, p"],
     )
     for name, title in titles.items():
@@ -51,10 +61,14 @@ def between_sites(cohorts: Record, label: str) -> tuple[Grid, Picture | None] | 
     return grid, _forest(cohorts, found.get(figure), figure, titles[figure], label)
 
 
+def _by_reml(found: Record) -> bool:
+    return any(isinstance(of, Mapping) and of.get("method") == "REML" for of in found.values())
+
+
 def _forest(cohorts: Record, pooled: Any, figure: str, title: str, label: str) -> Picture | None:
     if pooled is None or absent(pooled):
         return None
-    path = figure if figure == "auc" else f"survival.{figure}"
+    path = f"survival.{figure}" if figure in SURVIVAL else figure
     lines = []
     for name, record in cohorts.items():
         own = look_up(record, path) if name.startswith(f"{COHORT}/site:") else None

@@ -25,8 +25,9 @@ def fitted_note(kind: str, model: Record) -> str:
             "test is to be preferred to them."
         )
     if model.get("aggregation") == "meta":
+        method = "REML" if model.get("tau2") == "reml" else "DerSimonian-Laird"
         return (
-            "Each site fitted the model alone; coefficients are their random-effects means (DerSimonian-Laird), not "
+            f"Each site fitted the model alone; coefficients are their random-effects means ({method}), not "
             "those of a pooled fit. Scores use the pooled intercept."
         )
     if model.get("site_effects") == "fixed":

@@ -14,11 +14,12 @@ LEFT_OUT = "leave_one_site_out"
 
 
 def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSpec]:
-    """Which cohorts a study is validated on, by their names in results.json."""
+    """Which cohorts a study is validated on, by their names in results.json; models are refitted in external ones."""
+    scored = tuple(replace(model, refit=None) for model in models)
     base = CohortSpec(
         part="train",
         of="final",
-        models=models,
+        models=scored,
         compare=study.validation.compare,
         survival=study.validation.survival,
         settings=study_settings(study),
@@ -30,13 +31,14 @@ def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSp
             base, of="out_of_fold", settings={**base.settings, "folds": study.split.folds}
         )
     if study.validation.leave_one_site_out:
-        found[LEFT_OUT] = replace(base, of="left_out_site", heterogeneity=study.privacy.minimum_sites)
+        between = replace(base, heterogeneity=study.privacy.minimum_sites, tau2=study.validation.tau2)
+        found[LEFT_OUT] = replace(between, of="left_out_site")
     for part in ("internal", "external"):
         if study.sites_of(part):
-            found[part] = replace(base, part=part)
+            found[part] = replace(base, part=part, models=models if part == "external" else scored)
     subsets: dict[str, CohortSpec] = {}
     for name, whole in found.items():
-        spec = replace(whole, heterogeneity=0)
+        spec = replace(whole, heterogeneity=0, models=scored)
         for variable in study.validation.subgroups:
             for index, level in enumerate(study.variables[variable].levels):
                 key = f"{name}/subgroup:{variable}={level_text(level)}"
@@ -44,6 +46,12 @@ def cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str, CohortSp
         for analysis in study.validation.analysis:
             subsets |= _analysis(study, name, spec, analysis)
     return found | subsets
+
+
+def is_refitted(study: Study, name: str) -> bool:
+    """Whether the closed test of updating refits a model in the external part; a LASSO's chosen columns unpenalised."""
+    kinds = study.model[name].kind in ("logistic", "lasso") and study.endpoint_of(name).kind == "binary"
+    return kinds and study.validation.updating == "refit"
 
 
 def _analysis(study: Study, name: str, spec: CohortSpec, analysis: Any) -> dict[str, CohortSpec]:

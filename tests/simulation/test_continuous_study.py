@@ -27,6 +27,7 @@ from cohortium.sites.patients import read_patients
 from cohortium.sites.site_file import load_site
 from cohortium.strategies import views
 from cohortium.strategies.rows import Labelled
+from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 NOISE = [f"noise{k}" for k in range(6)]
 NAMES = ["age", *NOISE]
@@ -77,7 +78,9 @@ subgroups = ["stage"]
 explain = ["shap", "permutation", "nomogram"]
 by_site = true
 leave_one_site_out = true
+tau2 = "reml"
 """
+ASKED = 'leave_one_site_out = true\ntau2 = "reml"\n'
 LINEAR = ("plain", "net", "refitted", "rule", "stacked")
 SIZES = {"north": 160, "east": 120, "south": 110, "central": 100, "west": 70}
 
@@ -167,6 +170,28 @@ def test_figures_are_those_of_the_pooled_predictions(run, cohort, name):
     assert agreement["sd"] == pytest.approx(error.std(ddof=1), rel=1e-12)
     assert agreement["mean_difference"] == pytest.approx(error.mean(), rel=1e-9, abs=1e-6)
     assert agreement["upper"] == pytest.approx(error.mean() + 1.959964 * error.std(ddof=1), rel=1e-6)
+
+
+def test_sites_differ_as_their_own_figures_do(run):
+    out, results, rows = run
+    ours = results["models"]["plain"]["cohorts"]["leave_one_site_out"]["heterogeneity"]
+    train = rows[rows.part == "train"]
+    own = [(g["loso.plain"] - g.volume, sm.OLS(g.volume, sm.add_constant(g["loso.plain"])).fit())
+           for _, g in train.groupby("site")]  # fmt: skip
+    for figure, found in {
+        "mean_difference": [(error.mean(), stats.sem(error) ** 2) for error, _ in own],
+        "calibration.slope": [(line.params.iloc[1], line.bse.iloc[1] ** 2) for _, line in own],
+    }.items():
+        b, v = np.array(found).T
+        record = ours[figure]
+        assert (record["sites"], record["method"], record["scale"]) == (4, "REML", "identity")
+        assert record["tau2"] == pytest.approx(restricted_maximum(b, v), rel=1e-6, abs=1e-8 * v.mean())
+        w = 1 / (v + record["tau2"])
+        assert record["estimate"] == pytest.approx(w @ b / w.sum(), rel=1e-7)
+    assert 0 < ours["r_squared"]["estimate"] < 1
+    page = (out / "report.html").read_text()
+    assert "variance between sites by REML" in page
+    assert "Mean error" in page
 
 
 def test_the_pair_is_compared_by_its_absolute_errors(run):
@@ -319,7 +344,7 @@ def test_what_takes_classes_is_refused(write_study, tmp_path, old, new, told):
     text = STUDY.replace(old, new, 1)
     assert text != STUDY
     with pytest.raises(StudyError, match=told):
-        load_study(write_study(tmp_path, text.replace("leave_one_site_out = true", ""), primary="volume"))
+        load_study(write_study(tmp_path, text.replace(ASKED, ""), primary="volume"))
 
 
 def test_the_page_has_intervals_units_and_no_noise(run):

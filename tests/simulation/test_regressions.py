@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,16 @@ import statsmodels.api as sm
 from lifelines import CoxPHFitter
 from scipy import stats
 
+from cohortium.client import disclosure
+from cohortium.common.errors import SumRefused
 from cohortium.common.ledger import Ledger
-from cohortium.common.study import load_study
-from cohortium.common.study_analysis import CoxModel, LogisticModel
+from cohortium.common.study import load_study, parse_study
+from cohortium.common.study_analysis import CoxModel, LogisticModel, Validation
 from cohortium.common.table import Table
 from cohortium.server.releases import releases
 from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
+from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 NOISE = [f"noise{k}" for k in range(3)]
 ALL = json.dumps(["age", "stage", *NOISE])
@@ -59,6 +63,12 @@ site_effects = "random"
 kind = "logistic"
 predictors = ["age"]
 aggregation = "meta"
+
+[model.reml]
+kind = "logistic"
+predictors = ["age"]
+aggregation = "meta"
+tau2 = "reml"
 
 [model.cox]
 kind = "cox"
@@ -170,6 +180,24 @@ def test_random_intercept_and_meta_analysis_are_told(run):
     assert meta["sites"] == 3
     assert 0 <= meta["terms"][0]["i2"] <= 1
     assert results["models"]["meta"]["coefficients"][0]["term"] == "age"
+    reml = results["models"]["reml"]["notes"]["meta_analysis"]
+    assert (meta["method"], reml["method"]) == ("DerSimonian-Laird", "REML")
+    local = [
+        sm.Logit(g.outcome, sm.add_constant(g[["age"]] * 1.0)).fit(disp=0, tol=1e-13) for _, g in run[1].groupby("site")
+    ]
+    b, v = np.array([(fit.params.age, fit.bse.age**2) for fit in local]).T
+    assert reml["terms"][0]["tau2"] == pytest.approx(restricted_maximum(b, v), rel=1e-5, abs=1e-8 * v.mean())
+
+
+def test_reml_is_an_opt_in_and_is_refused_elsewhere(run):
+    study = load_study(run[2])
+    assert study.opt_ins == ("tau2",)
+    usual = parse_study(tomllib.loads((run[2] / "study.toml").read_text().replace('tau2 = "reml"', "")))
+    assert usual.opt_ins == ()
+    view = {"kind": "labelled", "rows": {"part": "train"}, "endpoint": "outcome"}
+    with pytest.raises(SumRefused, match="no meta-analysis by REML"):
+        disclosure.check(usual, "meta_analysis.restricted", view, {}, None)
+    disclosure.check(study, "meta_analysis.restricted", view, {}, None)
 
 
 def test_cox_tests(run):
@@ -211,7 +239,7 @@ def test_every_sum_was_listed(run):
         for statistic in line["statistics"]
     }
     assert sent <= listed
-    assert {"firth.correction", "firth_cox.moments", "site_effects.marginal", "meta_analysis.sums"} <= sent
+    assert {"firth.correction", "firth_cox.moments", "site_effects.marginal", "meta_analysis.restricted"} <= sent
     assert {"site_effects.intercept", "proportional_hazards.stratum", "proportional_hazards.observed"} <= sent
 
 
@@ -241,6 +269,11 @@ def test_the_report_says_it(run):
 def test_a_study_without_these_keeps_its_hash():
     logistic = LogisticModel(kind="logistic", predictors=("age",)).model_dump()
     cox = CoxModel(kind="cox", predictors=("age",)).model_dump()
-    assert not {"tests", "site_effects", "proportional_hazards"} & {*logistic, *cox}
+    assert not {"tests", "site_effects", "proportional_hazards", "tau2"} & {*logistic, *cox}
+    assert "tau2" not in Validation().model_dump()
+    with pytest.raises(ValueError, match="is of a meta-analysis"):
+        LogisticModel(kind="logistic", predictors=("age",), tau2="reml")
+    with pytest.raises(ValueError, match="add leave_one_site_out = true"):
+        Validation(tau2="reml")
     with pytest.raises(ValueError, match="different fits"):
         LogisticModel(kind="logistic", predictors=("age",), penalty="firth", site_effects="fixed")

@@ -5,13 +5,13 @@ import pytest
 import statsmodels.api as sm
 from lifelines.utils import concordance_index
 from scipy import special, stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from statsmodels.duration.hazard_regression import PHReg
 from statsmodels.stats.meta_analysis import combine_effects
 
 from cohortium.common.federation import PooledSites
 from cohortium.strategies import heterogeneity
-from cohortium.strategies.rows import Scored, ScoredSurvival
+from cohortium.strategies.rows import Matrix, Scored, ScoredSurvival
 from tests.strategies.additivity import FixedPointSites, check, take
 from tests.strategies.test_restricted_likelihood import restricted_maximum
 
@@ -46,6 +46,21 @@ def survival() -> list[ScoredSurvival]:
     return [*sites, few]
 
 
+@pytest.fixture(scope="module")
+def numbers() -> list[Matrix]:
+    """Five sites whose outcome (in the hundred thousands) two models predict; one of three patients; one constant."""
+    rng = np.random.default_rng(23)
+    sites = []
+    for shift, n in zip((0.0, 0.3, -0.2, 0.5, 0.1), SIZES, strict=True):
+        x = rng.standard_normal((n, 2))
+        y = 1e5 * (3 + (1 + shift) * x[:, 0] + shift / 2 + rng.normal(0, 0.5 + shift / 2, n))
+        predicted = 1e5 * (3 + x @ [[1.0, 0.5], [0.2, 0.3]])
+        error = predicted - y[:, None]
+        sites.append(Matrix(np.column_stack([y, predicted, error, np.abs(error)]), np.zeros(n, np.int64)))
+    one_value = Matrix(np.tile([3e5, 2e5, 1e5, -1e5, -2e5, 1e5, 2e5], (9, 1)), np.zeros(9, np.int64))
+    return [*sites, take(sites[0], slice(0, 3)), one_value]
+
+
 def delong(y, score):
     """AUC and DeLong's variance from mid-ranks (Sun & Xu 2014)."""
     ranks = stats.rankdata(score)
@@ -68,27 +83,30 @@ def on_logit_scale(value, variance):
     return special.logit(value), variance / (value * (1 - value)) ** 2
 
 
-def same(record, found, transform):
+def same(record, found, transform, unit=1.0):
     """Hold one record against statsmodels' random-effects summary of (estimate, variance) pairs."""
     effects, variances = np.array(found).T
     theirs = combine_effects(effects, variances, method_re="dl")
     k = len(effects)
-    assert (record["sites"], record["scale"]) == (k, "logit" if transform is special.expit else "identity")
+    assert record["sites"] == k
+    assert (record["scale"] == "identity") == (transform is np.asarray)
     assert record["q"] == pytest.approx(theirs.q, rel=1e-7)
     assert record["p"] == pytest.approx(theirs.test_homogeneity().pvalue, abs=1e-8)
-    assert record["tau2"] == pytest.approx(max(theirs.tau2, 0), abs=1e-7)
+    squared = unit**2 if transform is np.asarray else 1  # of a logarithm no unit is left
+    assert record["tau2"] / squared == pytest.approx(max(theirs.tau2, 0) / squared, abs=1e-7)
     assert record["i2"] == pytest.approx(max(theirs.i2, 0), abs=1e-7)
     mean, error = theirs.mean_effect_re, theirs.sd_eff_w_re
     if theirs.tau2 <= 0:  # of which statsmodels would take the negative value
         mean, error = theirs.mean_effect_fe, theirs.sd_eff_w_fe
-    assert record["estimate"] == pytest.approx(transform(mean), abs=1e-7)
+    tiny = 1e-7 * unit
+    assert record["estimate"] == pytest.approx(transform(mean), abs=tiny)
     half = stats.norm.ppf(0.975) * error
-    assert record["ci"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=1e-7)
+    assert record["ci"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=tiny)
     half = stats.t.ppf(0.975, k - 2) * np.sqrt(max(theirs.tau2, 0) + error**2)
-    assert record["prediction_interval"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=1e-7)
+    assert record["prediction_interval"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=tiny)
     if theirs.tau2 > 0:
         half = stats.t.ppf(0.975, k - 1) * theirs.sd_eff_w_re_hksj
-        assert record["ci_hartung_knapp"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=1e-7)
+        assert record["ci_hartung_knapp"] == pytest.approx(transform(np.array([mean - half, mean + half])), abs=tiny)
 
 
 @pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
@@ -128,6 +146,36 @@ def test_survival_figures_equal_combine_effects(survival, kind):
     same(ours["a"]["c_index"], indices, special.expit)
     same(ours["a"]["calibration_slope"], slopes, np.asarray)
     assert "no log hazard" in ours["b"]["calibration_slope"]["undefined"]
+
+
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_continuous_figures_equal_combine_effects(numbers, kind):
+    federation = kind(numbers)
+    sd = [np.concatenate([site.x[:, 3 + m] for site in numbers]).std(ddof=1) for m in range(2)]
+    asked = {"minimum_count": 5, "minimum_sites": 3, "error_sd": sd}
+    ours = heterogeneity.summarise(federation, ["a", "b"], heterogeneity.CONTINUOUS, **asked)
+    assert federation.rounds == 3
+    ways = {"r_squared": lambda x: 1 - np.exp(-x), "rmse": np.exp}
+    for m, name in enumerate(("a", "b")):
+        found: dict[str, list] = {figure: [] for figure in heterogeneity.CONTINUOUS}
+        for site in numbers[:5]:
+            y, s = site.x[:, 0], site.x[:, 1 + m]
+            n, squares, spread = len(y), (y - s) ** 2, (y - y.mean()) ** 2
+            both = np.cov([squares, spread]) / n  # delta method for the log of a ratio of two means
+            by = np.array([1 / squares.mean(), -1 / spread.mean()])
+            found["r_squared"].append((-np.log(1 - r2_score(y, s)), by @ both @ by))
+            found["rmse"].append((np.log(root_mean_squared_error(y, s)), both[0, 0] * by[0] ** 2 / 4))
+            found["mean_difference"].append(((s - y).mean(), stats.sem(s - y) ** 2))
+            line = sm.OLS(y, sm.add_constant(s)).fit()
+            found["calibration.slope"].append((line.params[1], line.bse[1] ** 2))
+        for figure, values in found.items():
+            unit = sd[m] if figure in ("mean_difference", "rmse") else 1.0
+            same(ours[name][figure], values, ways.get(figure, np.asarray), unit)
+    assert ours["a"]["rmse"]["scale"] == "log"
+    reml = heterogeneity.summarise(kind(numbers), ["a", "b"], heterogeneity.CONTINUOUS, between="reml", **asked)
+    for figure in heterogeneity.CONTINUOUS:
+        theirs = restricted_maximum(*np.array(found[figure]).T)
+        assert reml["b"][figure]["tau2"] == pytest.approx(theirs, rel=1e-6, abs=1e-10)
 
 
 @pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
@@ -176,8 +224,8 @@ def test_a_large_site_drowns_no_small_one(binary):
         assert masked["a"][figure]["tau2"] == pytest.approx(exact["a"][figure]["tau2"], abs=1e-8)
 
 
-def test_statistics_keep_their_contract(binary, survival):
-    for rows, figures in ((binary[0], 3), (survival[0], 2)):
+def test_statistics_keep_their_contract(binary, survival, numbers):
+    for rows, figures in ((binary[0], 3), (survival[0], 2), (numbers[0], 4)):
         at = np.full((figures, 2), 0.3)
         check(heterogeneity.able, rows, minimum_count=5, time_step=1.0)
         check(heterogeneity.sums, rows, rtol=1e-7, minimum_count=5, time_step=1.0, tau2=at, centre=at, unit=at + 9)

@@ -21,7 +21,8 @@ def fit(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any],
     sums = federation.rows(labelled(rows, columns))
     least = federation.least_sites
     if model.aggregation == "meta":
-        return _pooled(columns, meta_analysis.fit(sums, len(columns), minimum_sites=least))
+        found = meta_analysis.fit(sums, len(columns), minimum_sites=least, between=model.tau2)
+        return _pooled(columns, found, meta_analysis.METHODS[model.tau2])
     if model.site_effects == "fixed":
         return _fixed(columns, site_effects.fit_fixed(sums, len(columns), names=columns.names, minimum_sites=least))
     return _random(columns, site_effects.fit_random(sums, len(columns), names=columns.names))
@@ -69,7 +70,7 @@ def _random(columns: Columns, fitted: site_effects.RandomIntercept) -> Fit:
     )
 
 
-def _pooled(columns: Columns, found: meta_analysis.Meta) -> Fit:
+def _pooled(columns: Columns, found: meta_analysis.Meta, method: str) -> Fit:
     scale = columns.scale
     estimates = found.coefficients[1:] / scale
     ranges = found.prediction_interval()[1:] / scale[:, None]
@@ -97,7 +98,7 @@ def _pooled(columns: Columns, found: meta_analysis.Meta) -> Fit:
             "patients": found.patients,
             "meta_analysis": {
                 "sites": found.sites,
-                "method": "DerSimonian-Laird",
+                "method": method,
                 "intercept": _raw_intercept(columns, found.coefficients[0], found.coefficients[1:]),
                 "terms": terms,
             },
