@@ -25,6 +25,7 @@ import pooled_binary as binary
 import pooled_sites as sites
 import pooled_survival as survival
 import recompute_numbers as numbers
+import recompute_repeats as repeats
 import recompute_scores as scores
 import recompute_times as times
 from recompute_table import EXACT, Table
@@ -110,6 +111,7 @@ def check(out):
             if "survival" in figures:
                 check_survival(run, table, model, cohort, endpoint, figures["survival"], where)
             check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
+        repeats.check(run, table, model, published)
     for entry in run.results["comparisons"]:
         if entry["test"] == "absolute_error":
             patients = run.cohort(entry["cohort"], run.endpoint(entry["cohort"], entry["a"]))
