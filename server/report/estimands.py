@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cohortium.server.report.agreement import agreement_notes
 from cohortium.server.report.coefficients import term_label
 from cohortium.server.report.inference import fitted_note
 from cohortium.server.report.penalised import NUMBER, penalised_note
@@ -114,6 +115,8 @@ def _step(step: Record) -> str:
     if method == "correlation":
         spearman = " (Spearman, on binned ranks)" if step.get("coefficient") == "spearman" else ""
         return f"correlation pruning{spearman}"
+    if method == "icc":
+        return f"ICC({step.get('form', '1,1')}) of perturbed contours, {step.get('minimum', 0.75):g} or more"
     names = {"lasso": "LASSO", "mrmr": f"mRMR ({step.get('keep', 20)} features)"}
     if method == "stepwise_p":
         enter, remove = step.get("enter", 0.05), step.get("remove", 0.1)
@@ -139,7 +142,7 @@ def selection_note(found: Record) -> list[str]:
     if not steps:
         return []
     counts = " to ".join(f"{count:,}" for count in [steps[0]["from"], *(step["kept"] for step in steps)])
-    return [f"The steps left {counts} columns in the final model's patients."]
+    return [f"The steps left {counts} columns in the final model's patients.", *agreement_notes(steps)]
 
 
 def study_notes(study: Record, cohort_names: set[str]) -> list[str]:
