@@ -264,6 +264,11 @@ class Validation(Keys):
     optimism: bool = Field(default=False, exclude_if=lambda value: not value)
     tau2: Tau2 = "dl"
     by_site: bool = Field(default=False, exclude_if=lambda value: not value)
+    updating: Literal["recalibration", "refit"] = Field(
+        default="recalibration",
+        exclude_if=lambda value: value == "recalibration",
+        description="refit: the closed test also refits logistic models and LASSOs on the external patients",
+    )
     logrank_strata: tuple[str, ...] = Field(
         default=(), exclude_if=lambda value: not value, description="variables; a log-rank test stratified by each"
     )

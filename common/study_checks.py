@@ -208,6 +208,12 @@ def _validation(study: "Study") -> Iterator[Mistake]:
     if validation.logrank_strata and all(endpoint.kind != "survival" for endpoint in study.endpoint.values()):
         problem = "needs a survival endpoint; name one under [endpoint.NAME], or remove the key"
         yield Mistake(table, f"logrank_strata = {shown(validation.logrank_strata)}", problem)
+    if validation.updating == "refit":
+        refitted = [m for m in study.model.values() if m.kind in ("logistic", "lasso")]
+        binary = any(getattr(study.endpoint.get(m.endpoint), "kind", "") == "binary" for m in refitted)
+        if not (binary and study.split.external):
+            problem = "needs external sites, and a logistic model or LASSO of a binary endpoint; remove it"
+            yield Mistake(table, "updating = 'refit'", problem)
     if validation.survival is not None:
         times = [name for name, endpoint in study.endpoint.items() if endpoint.kind == "survival"]
         yield from _unknown(table, "survival", [validation.survival], times, "survival endpoint")

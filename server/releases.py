@@ -35,6 +35,7 @@ from cohortium.server.release_figures import figures, resampled, timeline
 from cohortium.server.release_regressions import candidates, cox_extras, logistic_fit
 from cohortium.server.release_selection import agreements, equations, ranks, table_ranks
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
+from cohortium.server.stages.cohorts import is_refitted
 from cohortium.strategies import (
     class_histogram,
     combat,
@@ -45,6 +46,7 @@ from cohortium.strategies import (
     levels,
     linear,
     local_fits,
+    logistic,
     moments,
     noisy_logistic,
     quantiles,
@@ -60,7 +62,9 @@ PARTS = ("train", "internal", "external")
 def releases(study: Study) -> list[Release]:
     """Every sum of a study, part by part, in the order of the stages; equal ones once, with all their purposes."""
     found: dict[tuple[str, str, str], Release] = {}
-    stages = (_table_one, _preprocessing, _fits, figures, resampled) if study.privacy.dp is None else (_noised,)
+    stages = (
+        (_table_one, _preprocessing, _fits, figures, resampled, _refits) if study.privacy.dp is None else (_noised,)
+    )
     for one in itertools.chain.from_iterable(stage(study) for stage in stages):
         key = (one.part, one.statistic, one.formula)
         earlier = found[key].purposes if key in found else ()
@@ -186,6 +190,19 @@ def _fits(study: Study) -> Iterator[Release]:
         yield from _fit(design, f"fit {name}", model)
         if study.validation.explain:
             yield from explanations(design, f"explain {name}", study, model.kind)
+
+
+def _refits(study: Study) -> Iterator[Release]:
+    """Refits of the closed test of updating on the external patients."""
+    for name, model in study.model.items() if study.hides_its_sites("external") else ():
+        if is_refitted(study, name):
+            columns = _width(study, model.variables) + len(model.models_below)
+
+            def share(f: int = 0, columns: int = columns) -> Share:
+                return _labelled(columns + f), {"coefficients": np.zeros(columns + f + 1)}
+
+            letters = "f" if model.feature_sets else ""
+            yield release(study, "external", f"refit {name}", logistic.terms, share, letters)
 
 
 def _fit(design: _Design, purpose: str, model: Any) -> Iterator[Release]:

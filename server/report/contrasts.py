@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from cohortium.server.report.grid import Cell, Grid
-from cohortium.server.report.measures import whole_cohorts
+from cohortium.server.report.measures import look_up, whole_cohorts
 from cohortium.server.report.text import absent, cohort_label, number, p_value, with_interval, words
 
 Record = Mapping[str, Any]
@@ -15,6 +15,7 @@ IMPROVEMENTS = {
     "idi": "Integrated discrimination improvement",
 }
 UPDATES = {"none": "score as it is", "intercept": "new intercept", "intercept_and_slope": "new intercept and slope"}
+UPDATES |= {"refit": "new coefficients"}
 TESTS = {
     "delong": ("AUC", "AUC: DeLong"),
     "concordance": ("C-index", "C-index: infinitesimal jackknife"),
@@ -100,22 +101,41 @@ def updating_grid(cohorts: Record, caption: str) -> Grid | None:
     names += [name for name in cohorts if "/site:" in name and name.count("/") == 1 and "updating" in cohorts[name]]
     if not names:
         return None
-    grid = Grid(caption, ["", "Needed", "Intercept", "Slope", "p, as it is", "p, intercept alone"])
+    refitted = any(not absent(cohorts[n]["updating"]) and "refit" in cohorts[n]["updating"]["models"] for n in names)
+    last = ["p, intercept and slope"] * refitted  # each against the refit where there is one
+    grid = Grid(caption, ["", "Needed", "Intercept", "Slope", "p, as it is", "p, intercept alone", *last])
     for name in names:
         found = cohorts[name]["updating"]
         if absent(found):
-            grid.row(cohort_label(name), [grid.cell(found, str), *["–"] * 4])
+            grid.row(cohort_label(name), [grid.cell(found, str), *["–"] * (4 + refitted)])
             continue
         model = found["models"][found["chosen"]]
+        against_refit = found["tests"][0].get("alternative") == "refit"
+        ps: list[Any] = [p_value(test["p"]) for test in found["tests"][: 3 if against_refit else 2]]
+        if refitted and not against_refit:
+            ps.append(grid.cell(found["models"].get("refit"), str))
         grid.row(
             cohort_label(name),
             [
                 UPDATES[found["chosen"]],
-                number(model["intercept"], 3),
-                number(model["slope"], 3),
-                *(p_value(test["p"]) for test in found["tests"][:2]),
+                *(number(model[key], 3) if key in model else "–" for key in ("intercept", "slope")),
+                *ps,
             ],
         )
+    return grid
+
+
+def refit_grid(cohorts: Record, caption: str) -> Grid | None:
+    """Coefficients of the model refitted on the patients of each cohort, in study units; None where there are none."""
+    found = {name: look_up(figures, "updating.models.refit") for name, figures in cohorts.items()}
+    fits = {name: refit for name, refit in found.items() if refit is not None and not absent(refit)}
+    if not fits:
+        return None
+    grid = Grid(caption, ["", "Estimate", "Standard error"])
+    for name, refit in fits.items():
+        grid.subheading(cohort_label(name))
+        for row in refit["coefficients"]:
+            grid.row(words(row["term"]), [number(row["estimate"]), number(row["se"])])
     return grid
 
 

@@ -14,9 +14,9 @@ from cohortium.common.errors import Undefined
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.site_calls import SiteCalls
-from cohortium.server.stages.cohorts import cohorts, finished_at, with_scores
+from cohortium.server.stages.cohorts import cohorts, finished_at, is_refitted, with_scores
 from cohortium.server.stages.explain import explain
-from cohortium.server.stages.fitted import FittedModel
+from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.server.stages.resampled import resampled_cohorts, resampled_figures, with_fits
 from cohortium.strategies import cutoff, max_log_rank, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, time_step
@@ -106,10 +106,22 @@ def scored_models(study: Study, fitted: Mapping[str, FittedModel]) -> tuple[Scor
             outcome=study.endpoint_of(name).kind,
             cutoff=None,
             log_hazard=study.endpoint_of(name).kind == "survival",
+            refit=_own_columns(fitted[name].final) if is_refitted(study, name) else None,
             **_baseline(study, name, fitted[name]),
         )
         for name in study.model
     )
+
+
+def _own_columns(fit: Fit) -> dict[str, Any]:
+    """Names, coefficients and recipe of a fit, without arrays: what is asked of single sites is plain data."""
+    recipe = {key: np.asarray(fit.published[key]).tolist() for key in ("centre", "scale", "fill")}
+    blocks = [
+        {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in block.items()}
+        for block in fit.published["blocks"]
+    ]
+    coefficients = np.asarray(fit.published["coefficients"]).tolist()
+    return {"names": list(fit.columns.names), "coefficients": coefficients, "recipe": {"blocks": blocks, **recipe}}
 
 
 def _baseline(study: Study, name: str, model: FittedModel) -> dict[str, tuple[float, ...]]:
