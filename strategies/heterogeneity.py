@@ -218,7 +218,7 @@ def summarise(
     measure = np.ones(kept.shape)
     if "mean_difference" in figures:
         measure[figures.index("mean_difference")] = [sd if sd > 0 else 1.0 for sd in error_sd]
-    measured = {} if (measure == 1).all() else {"measure": measure}
+    measured: dict[str, Any] = {} if (measure == 1).all() else {"measure": measure}
 
     def ask(tau2: Array, centre: Array) -> Sums:
         full, per, back = np.zeros((2, *kept.shape)), measure[kept], unit[kept] / measure[kept] ** 2

@@ -59,9 +59,9 @@ def maximise(ask: Ask, start: Array, centre: Array, variance: Array) -> tuple[Ar
         About that of an estimate at its site.
     """
     tau2, low, high = start, np.zeros_like(start), np.full_like(start, np.inf)
+    unit = 1 / (variance + tau2)
+    at = ask(tau2, centre, unit)
     for _ in range(MAX_ROUNDS):  # which halve the bracket at worst
-        unit = 1 / (variance + tau2)
-        at = ask(tau2, centre, unit)
         score, curvature = _derivatives(at)
         low, high = np.where(score > 0, tau2, low), np.where(score < 0, tau2, high)
         step = np.divide(score, curvature, out=np.zeros_like(score), where=curvature > FLAT)
@@ -70,7 +70,8 @@ def maximise(ask: Ask, start: Array, centre: Array, variance: Array) -> tuple[Ar
         tried = np.where(beyond, (low + np.minimum(high, tried)) / 2, tried)
         if (np.abs(tried - tau2) * unit).max(initial=0.0) <= SETTLED:
             break
-        tau2 = tried
+        tau2, unit = tried, 1 / (variance + tried)
+        at = ask(tau2, centre, unit)
     return tau2, at, unit
 
 
