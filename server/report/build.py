@@ -16,7 +16,13 @@ from cohortium.server.report.between_sites import between_sites
 from cohortium.server.report.canvas import COHORT_STYLES, Picture
 from cohortium.server.report.checklist import checklist
 from cohortium.server.report.coefficients import coefficients_forest, coefficients_grid, kept_terms, term_label
-from cohortium.server.report.contrasts import comparisons_grid, improvements_grid, interactions_grid, updating_grid
+from cohortium.server.report.contrasts import (
+    comparisons_grid,
+    improvements_grid,
+    interactions_grid,
+    refit_grid,
+    updating_grid,
+)
 from cohortium.server.report.cutoff_note import cutoff_note
 from cohortium.server.report.estimands import imputation_note, left_out_note, model_notes, selection_note, study_notes
 from cohortium.server.report.explanations import importance_grid, nomogram
@@ -44,6 +50,7 @@ from cohortium.server.report.measures import (
 )
 from cohortium.server.report.penalised import average_note, beside_exact, reported_kind
 from cohortium.server.report.population import flow, site_bars, table_one
+from cohortium.server.report.resampling import resampling_grids
 from cohortium.server.report.survival_curves import at_last_horizon, kaplan_meier
 from cohortium.server.report.text import absent, cohort_label, count, p_value, with_interval, words
 
@@ -241,7 +248,9 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         "cutoff_sentence": cutoff_sentence(cohorts),
         "importance": importance_grid(explanation, f"Model {label}: what each variable adds."),
         "nomogram": nomogram(explanation, caption=f"Model {label}: add up points{read}."),
+        "resampling": resampling_grids(model, label),
         "updating": updating_grid(cohorts, f"Model {label}: would recalibration help? (closed test)"),
+        "refit": refit_grid(cohorts, f"Model {label}: coefficients refitted on external patients."),
         "matrices": confusion_matrices(cohorts),
         "between_sites": between_sites(cohorts, label),
         **_parts(label, cohorts),
