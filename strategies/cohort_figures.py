@@ -199,16 +199,17 @@ def _binary(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredMo
         return _between_sites(rows, spec, names, heterogeneity.BINARY, settings)
 
     def refits() -> dict[str, Figure]:
-        asked = {m.name: m.refit for m in models if m.refit and spec.settings.get("updating") == "refit"}
-        return refit.figures(ask, spec.rows(endpoint), asked, minimum_count=settings.minimum_count)
+        columns = {m.name: m.refit for m in models if m.refit and spec.settings.get("updating") == "refit"}
+        return refit.figures(ask, spec.rows(endpoint), columns, minimum_count=settings.minimum_count)
 
+    asked: list[Callable[[], Any]] = [figures, comparisons, between_sites, refits]
     try:
-        found, compared, spread, refitted = rows.together([figures, comparisons, between_sites, refits])  # type: ignore[list-item]  # several kinds of results
+        found, compared, spread, refitted = rows.together(asked)
     except SumRefused as refusal:
         return {name: {"withheld": str(refusal)} for name in names}, []
     for name, updated in refitted.items():
-        found[name]["updating"] = refit.beside(found[name]["updating"], updated)  # type: ignore[call-overload,index]
-    return {name: {**found[name], **spread[name]} for name in names}, compared  # type: ignore[return-value,call-overload,dict-item]
+        found[name]["updating"] = refit.beside(found[name]["updating"], updated)
+    return {name: {**found[name], **spread[name]} for name in names}, compared
 
 
 def _continuous(ask: Ask, spec: CohortSpec, endpoint: str, models: Sequence[ScoredModel]) -> Found:

@@ -12,6 +12,7 @@ from cohortium.common.errors import StudyError
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.server.releases import releases
+from cohortium.server.stages.cohorts import is_refitted
 from cohortium.simulation.simulate import simulate
 
 STUDY = """
@@ -21,11 +22,9 @@ predictors = ["age", "stage", "marker"]
 
 [model.sparse]
 kind = "lasso"
+n_lambda = 8
+folds = 3
 predictors = ["age", "stage", "marker"]
-
-[model.machine]
-kind = "linear_svm"
-predictors = ["age"]
 
 [validation]
 updating = "refit"
@@ -95,7 +94,6 @@ def test_only_external_patients_are_refitted_on(run):
     assert "refit" in external(results, "full")["models"]
     assert "refit" not in cohorts["train"]["updating"]["models"]
     assert "refit" not in cohorts["external/subgroup:stage=1"]["updating"].get("models", {})
-    assert "refit" not in external(results, "machine").get("models", {})
     if several:
         assert "refit" in cohorts["external/site:west"]["updating"]["models"]  # at the site itself
 
@@ -126,6 +124,13 @@ def test_too_few_patients_or_separation_withhold_the_refit_alone(write_study, tm
     assert "separates the outcome" in external(apart, "full")["models"]["refit"]["undefined"]
 
 
+def test_only_models_with_coefficients_are_refitted(write_study, tmp_path):
+    others = '\n[model.machine]\nkind = "linear_svm"\npredictors = ["age"]\n[model.hazard]\nkind = "cox"\n'
+    others += 'endpoint = "os"\npredictors = ["age"]\n'
+    study = load_study(write_study(tmp_path / "study", STUDY + others))
+    assert [name for name in study.model if is_refitted(study, name)] == ["full", "sparse"]
+
+
 def test_the_key_needs_patients_and_a_model(write_study, tmp_path):
     folder = write_study(tmp_path / "study", STUDY)
     text = (folder / "study.toml").read_text()
@@ -138,5 +143,5 @@ def test_the_key_needs_patients_and_a_model(write_study, tmp_path):
         hashes.append(load_study(tmp_path / name).hash)
     assert hashes[0] != hashes[1] == hashes[2]
     (folder / "study.toml").write_text(text.replace('external = ["west"]', ""))
-    with pytest.raises(StudyError, match="updating = 'refit'.*needs external sites"):
+    with pytest.raises(StudyError, match=r"updating = 'refit'.*needs external sites"):
         load_study(folder)
