@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cohortium.client.imaging.case import CaseFiles, Recipe
 from cohortium.client.imaging.examine import Examined, examine
-from cohortium.client.imaging.site_images import WAITING, files_of
+from cohortium.client.imaging.site_images import WAITING, draw_regions, files_of
 from cohortium.client.imaging.workers import DIED
 from cohortium.client.quality_report import Case, write_page, write_sheet
 from cohortium.common.errors import CaseError, SiteError
@@ -74,9 +74,16 @@ def check_site(
     recipe = Recipe.of(study)
     ids = patients.frame["patient_id"].tolist() if study.features else []
     shown: dict[str, Case] = {}
-    with (progress or NullProgress()).stage(f"{site.name}: look at images", total=len(ids)) as step:
-        for files, seen in _looked_at([files_of(site, recipe, patient) for patient in ids], recipe, pool):
+    cases = [files_of(site, recipe, patient) for patient in ids]
+    steps = progress or NullProgress()
+    drawn, failed = draw_regions(study, site, cases, pool=pool, progress=steps, cache=site.workspace / "cases")
+    # Who has no region is looked at without it
+    cases = drawn + [files for files in cases if files.patient_id in failed]
+    with steps.stage(f"{site.name}: look at images", total=len(ids)) as step:
+        for files, seen in _looked_at(cases, recipe, pool):
             patient = files.patient_id
+            if patient in failed and not any(refuses for _, _, refuses in seen.findings):
+                seen.findings.append((failed[patient].reason, failed[patient].detail, True))
             found.findings += [(patient, reason, where, refuses) for reason, where, refuses in seen.findings]
             sheet = write_sheet(out, len(shown) + 1, seen.sheet)
             shown[patient] = Case(

@@ -131,18 +131,19 @@ def _mistake(item: Any, tables: dict[str, Any], schema: dict[str, Any]) -> Mista
     if item["loc"][-1:] == ("[key]",):  # pydantic's way to point at a name rather than at what it names
         table, _ = _place(item["loc"][:-1], tables)
         return Mistake(table, f"name {shown(given)}", "should be letters, digits, _ and -, a letter first")
-    table, key = _place(item["loc"], tables)
+    # A mistake of a union is one of the key that tells its kinds apart
+    telling = [context["discriminator"].strip("'")] if "discriminator" in context else []
+    table, key = _place([*item["loc"], *telling], tables)
     if kind == "extra_forbidden":
         return Mistake(table, key, f"unknown key; {nearest(item['loc'][-1], _known_keys(item['loc'], schema))}")
     if kind == "missing":
         return Mistake(table, key, "required key is missing; add it")
     if kind == "union_tag_not_found":
-        return Mistake(table, _joined(key, context["discriminator"].strip("'")), "required key is missing; add it")
+        return Mistake(table, key, "required key is missing; add it")
     if kind == "union_tag_invalid":
-        tag_key = context["discriminator"].strip("'")
         expected = [text.strip("' ") for text in context["expected_tags"].split(",")]
-        value = given if isinstance(given, str) else given[tag_key]
-        return Mistake(table, f"{_joined(key, tag_key)} = {shown(value)}", f"is not known; {_one_of(value, expected)}")
+        value = given if isinstance(given, str) else given[telling[0]]
+        return Mistake(table, f"{key} = {shown(value)}", f"is not known; {_one_of(value, expected)}")
     place = f"{key} = {shown(given)}" if key and not isinstance(given, dict) else key
     if kind == "literal_error":
         expected = [text.strip("' ") for text in context["expected"].replace(" or ", ", ").split(", ")]

@@ -4,7 +4,7 @@
 - study.toml: the study as run
 - objects/: what a site scores with (common/codec.py), each named by its sha256: the model, the models below it,
   harmonisations, equations that fill gaps, the background of SHAP values
-- weights/: weight files of the networks that measure its images, each named by its sha256
+- weights/: weight files of the networks that draw regions on its images and measure them, each named by its sha256
 - card.md: the model card
 - SHA256SUMS: of model.json, study.toml and objects, as ``sha256sum --check`` reads it
 """
@@ -25,7 +25,7 @@ from cohortium.common.declared_files import validate
 from cohortium.common.errors import ModelError, StudyError, WireError
 from cohortium.common.study import Study, load_study
 from cohortium.common.study_data import Keys, Name, Sha256
-from cohortium.common.study_images import WeightFile
+from cohortium.common.study_networks import NetworkFile
 
 FORMAT = "cohortium-model/2"
 SUMS, DESCRIPTION, STUDY = "SHA256SUMS", "model.json", "study.toml"
@@ -256,17 +256,19 @@ def _description(folder: Path, data: bytes) -> Description:
 def add_weights(models: Path, study: Study) -> None:
     """Copy the weight files that models in OUT/models measure images with beside them, where the study's lie here."""
     for name in study.model:
-        for used in weight_files(study, _feature_sets(study, name)).values():
+        for used in weight_files(study, _feature_sets(study, name)):
             source, target = study.resolve(used.file), models / name / "weights" / used.sha256
             if source.is_file() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
 
 
-def weight_files(study: Study, feature_sets: Iterable[str]) -> dict[str, WeightFile]:
-    """Weight file of each deep feature set that has one."""
-    weights = {name: getattr(study.features[name], "weights", None) for name in feature_sets}
-    return {name: file for name, file in weights.items() if isinstance(file, WeightFile)}
+def weight_files(study: Study, feature_sets: Iterable[str]) -> list[NetworkFile]:
+    """Weight files of networks that embed pictures for these feature sets, or draw the regions they look at."""
+    sets = [study.features[name] for name in feature_sets]
+    regions = {getattr(study.region[region], "of", region) for settings in sets for region in settings.regions}
+    weights = [getattr(table, "weights", None) for table in [*sets, *(study.region[name] for name in sorted(regions))]]
+    return [file for file in weights if isinstance(file, NetworkFile)]
 
 
 def _feature_sets(study: Study, model: str) -> set[str]:

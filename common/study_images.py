@@ -6,9 +6,10 @@ The attribute names are the keys of the file; see docs/study-file.md.
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from cohortium.common.study_data import Keys, Positive, Sha256
+from cohortium.common.study_data import Bounds, Keys, Positive
+from cohortium.common.study_networks import NetworkRegion, WeightFile
 
 RADIOMICS_CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 IBSI_FAMILIES = ("morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
@@ -22,15 +23,6 @@ MOST_VOXELS = 256**3
 def _unset(value: object) -> bool:
     """Whether a key that came later is not used: it is then no part of what a hospital approved."""
     return value is None
-
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not bounds[0] < bounds[1]:
-        raise ValueError("the first number must be below the second")
-    return bounds
-
-
-Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class Image(Keys):
@@ -71,25 +63,10 @@ class Image(Keys):
         return self
 
 
-class WeightFile(Keys):
-    """Network weights in a file beside the study; every site checks the sha256 before it loads them."""
-
-    file: Annotated[str, Field(min_length=1)]
-    sha256: Sha256
-    format: Literal["torchvision", "monai", "radimagenet", "medicalnet", "cohortium"] = "torchvision"
-    licence: str = ""
-
-
 class MaskRegion(Keys):
     """[region.NAME] contoured by the site, which names a mask file for each image."""
 
     source: Literal["mask"] = "mask"
-
-
-class ModelRegion(WeightFile):
-    """[region.NAME] drawn by a segmentation network whose weights are a file."""
-
-    source: Literal["model"]
 
 
 class RingRegion(Keys):
@@ -112,9 +89,9 @@ def _with_source(value: Any) -> Any:
 
 
 Region = Annotated[
-    MaskRegion | ModelRegion | RingRegion,
+    MaskRegion | NetworkRegion | RingRegion,
     Field(discriminator="source"),
-    BeforeValidator(_with_source, json_schema_input_type=MaskRegion | ModelRegion | RingRegion),
+    BeforeValidator(_with_source, json_schema_input_type=MaskRegion | NetworkRegion | RingRegion),
 ]
 
 
@@ -156,10 +133,10 @@ class RadiomicsFeatures(Features):
     outlier_sigma: Positive | None = Field(default=None, exclude_if=_unset)
     ivh_bin_width: dict[str, Positive] | None = Field(default=None, exclude_if=_unset)
     ivh_bin_count: Annotated[int, Field(ge=2, le=65536)] | None = Field(default=None, exclude_if=_unset)
+    perturbations: Annotated[int, Field(ge=0, le=100)] = Field(default=0, exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _one_binning(self) -> Self:
-    perturbations: Annotated[int, Field(ge=0, le=100)] = Field(default=0, exclude_if=lambda value: not value)
         if (self.bin_count is None) == (self.bin_width is None):
             raise ValueError("give bin_count or bin_width = {image = width}, one of the two")
         if self.bin_width is not None and set(self.bin_width) != set(self.images):

@@ -27,6 +27,7 @@ from cohortium.common import cohort, table
 from cohortium.common.errors import CaseError
 from cohortium.common.study import Study
 from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
+from cohortium.common.study_networks import ModelRegion
 from cohortium.sites.site_file import MaskFile
 
 REVISION = 2
@@ -72,6 +73,12 @@ class Recipe:
     def pairs(self) -> list[tuple[str, str]]:
         """Every (image, region) that a feature set looks at, each once, in the order of the study."""
         return list(dict.fromkeys((i, r) for s in self.features.values() for i in s.images for r in s.regions))
+
+    @property
+    def drawn(self) -> dict[tuple[str, str], ModelRegion]:
+        """Every (image, region) that a network draws."""
+        bases = {(self.grid(image), base): self.region[base] for image, r in self.pairs for base in [self.base(r)]}
+        return {place: region for place, region in bases.items() if isinstance(region, ModelRegion)}
 
     def sets_on(self, image: str, region: str) -> Iterator[tuple[str, FeatureSet]]:
         """Feature sets that look at a region of an image: (name, settings)."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cohortium.client.imaging.weights import WIDTH, State, load_strictly, read_weights, state_digest
 from cohortium.common.errors import SiteError, StudyError
-from cohortium.common.study_images import DeepFeatures, WeightFile
+from cohortium.common.study_images import DeepFeatures
+from cohortium.common.study_networks import WeightFile
 
 LAYERS = {
     "resnet10": (ResNetBlock, (1, 1, 1, 1)),
@@ -170,10 +171,11 @@ def _shortcuts(state: State) -> dict[str, Any]:
 
 
 def _channels(state: State, file: Path, *, volumetric: bool) -> int:
-    shape = tuple(state["conv1.weight"].shape) if "conv1.weight" in state else ()
+    shape = state["conv1.weight"].shape if "conv1.weight" in state else torch.Size()
     if len(shape) != (5 if volumetric else 4) or shape[1] not in (1, 3):
+        kind, sides = ("three", "7, 7, 7") if volumetric else ("two", "7, 7")
         raise SiteError(
-            f"weight file {file}: conv1.weight has shape {shape}; a {'three' if volumetric else 'two'}-dimensional "
-            f"network of one or three channels is needed, (width, 1 or 3, {'7, ' if volumetric else ''}7, 7)"
+            f"weight file {file}: conv1.weight has shape {tuple(shape)}; a {kind}-dimensional network of one or three "
+            f"channels is needed, (width, 1 or 3, {sides})"
         )
     return shape[1]

@@ -81,6 +81,14 @@ def resample(
     return Crop(values, sitk.Cast(share >= 0.5 - 1e-9, sitk.sitkUInt8))
 
 
+def regrid(image: sitk.Image, spacing_mm: tuple[float, float, float] | None) -> sitk.Image:
+    """The whole image on the study's grid, linearly interpolated; itself where the spacing is its own."""
+    axes = _axes(image, spacing_mm)
+    if np.allclose(axes.spacing, axes.new_spacing, rtol=1e-6, atol=0):
+        return image
+    return _interpolate(image, axes, np.zeros(3, dtype=np.int64), axes.new_size, "linear")
+
+
 def window(lower: NDArray, upper: NDArray, margin: int, size: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Half-open box [lower, upper) with its margin; an axis along which the margin leaves the image is taken whole."""
     wide_lower, wide_upper = lower - margin, upper + margin

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.client.imaging.automatic import drawn_cases
 from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
 from cohortium.client.imaging.examine import examine
 from cohortium.client.imaging.store import Store, content_key
-from cohortium.common.errors import CaseError, SiteError, StudyError
+from cohortium.client.imaging.workers import DIED
+from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
-from cohortium.common.study_images import DeepFeatures, ModelRegion, WeightFile
+from cohortium.common.study_images import DeepFeatures
+from cohortium.common.study_networks import WeightFile
 from cohortium.sites.flow import Exclusion
 from cohortium.sites.site_file import Site
 
@@ -81,13 +84,12 @@ def measure_site(
         The study asks for something that this version cannot measure.
     """
     recipe = Recipe.of(study)
-    _check_regions(recipe)
     cases = [files_of(site, recipe, patient_id) for patient_id in patient_ids]
     check_folders(site, recipe, cases)
     images = SiteImages(names=recipe.radiomics_columns())
     store = Store(cache)
     rows: dict[str, NDArray[np.float64]] = {}
-    unusable: dict[str, Exclusion] = {}
+    cases, unusable = draw_regions(study, site, cases, pool=pool, progress=progress, cache=cache)
     with progress.stage(f"{site.name}: images", total=len(cases)) as step:
         for patient_id, found in _measure_all(cases, recipe, store, pool, images):
             if isinstance(found, Exclusion):
@@ -102,6 +104,28 @@ def measure_site(
     images.rows = {p: rows[p] for p in patient_ids if p in rows}
     _embed_all(study, site, images, store, progress)
     return images
+
+
+def draw_regions(
+    study: Study, site: Site, cases: list[CaseFiles], *, pool: Executor | None, progress: NullProgress, cache: Path
+) -> tuple[list[CaseFiles], dict[str, Exclusion]]:
+    """Cases with the masks of regions that networks draw, and the patients who have none.
+
+    Raises
+    ------
+    SiteError
+        A disk, share or right is missing, or a weight file is not the study's.
+    """
+    recipe = Recipe.of(study)
+    if not recipe.drawn:
+        return cases, {}
+    with progress.stage(f"{site.name}: regions", total=len(cases)) as step:
+        drawn = []
+        for found in drawn_cases(cases, recipe, study.resolve, cache, pool):
+            drawn.append(found)
+            step.advance()
+    failed = {found.patient_id: found for found in drawn if isinstance(found, Exclusion)}
+    return [found for found in drawn if isinstance(found, CaseFiles)], failed
 
 
 def finished(store: Store, key: str) -> dict[str, Any]:
@@ -145,10 +169,7 @@ def _measure_all(
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 yield from _answered(future, pending)
     except BrokenProcessPool as died:
-        raise SiteError(
-            "a process that measures images was ended from outside, most likely for lack of memory; "
-            "run prepare again with fewer jobs (finished cases are kept)"
-        ) from died
+        raise SiteError(DIED) from died
     finally:
         for future in pending:
             future.cancel()
@@ -237,15 +258,6 @@ class _Networks:
 # --- what a site must have ------------------------------------------------------------------------------------
 
 
-def _check_regions(recipe: Recipe) -> None:
-    for name, region in recipe.region.items():
-        if isinstance(region, ModelRegion) and any(name in s.regions for s in recipe.features.values()):
-            raise StudyError(
-                f"study.toml: [region.{name}]: source = 'model': sites of this version bring their contours; "
-                "use source = 'mask', or 'ring' around a mask"
-            )
-
-
 def files_of(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     """A patient's files by the patterns of site.toml."""
     bases = dict.fromkeys((recipe.grid(image), recipe.base(region)) for image, region in recipe.pairs)
@@ -253,7 +265,8 @@ def files_of(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     for image in names:
         if image not in site.images:
             raise SiteError(f"{site.source}: [images.{image}] is missing; the study measures this image, add its files")
-    for image, region in bases:
+    contoured = [place for place in bases if place not in recipe.drawn]
+    for image, region in contoured:
         if region not in site.images[image].mask:
             raise SiteError(
                 f"{site.source}: [images.{image}]: mask.{region} is missing; add the pattern of this region's masks"
@@ -261,8 +274,8 @@ def files_of(site: Site, recipe: Recipe, patient_id: str) -> CaseFiles:
     return CaseFiles(
         patient_id,
         {image: site.image_file(image, patient_id) for image in names},
-        {(image, region): site.mask_file(image, region, patient_id) for image, region in bases},
-        {(image, region): site.images[image].mask[region] for image, region in bases},
+        {(image, region): site.mask_file(image, region, patient_id) for image, region in contoured},
+        {(image, region): site.images[image].mask[region] for image, region in contoured},
     )
 
 

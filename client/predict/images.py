@@ -1,16 +1,19 @@
 """Images: the features of a new patient's images, by the preparation that hospitals used."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from cohortium.client.imaging.automatic import with_masks
 from cohortium.client.imaging.case import CaseFiles, Recipe, measure
 from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
 from cohortium.client.predict.saved import Model
 from cohortium.common.errors import CaseError, ModelError
-from cohortium.common.model_files import weight_files
-from cohortium.common.study_images import DeepFeatures, MaskRegion, RadiomicsFeatures
+from cohortium.common.study_images import DeepFeatures, RadiomicsFeatures
+from cohortium.common.study_networks import NetworkFile
 from cohortium.sites.site_file import MaskFile
 
 
@@ -27,9 +30,6 @@ class Measurement:
                 own[name] = settings.model_copy(update={"perturbations": 0})
         self._recipe = Recipe(study.image, study.region, own)
         self._networks: dict[str, Any] = {}
-        for _, region in self._recipe.pairs:
-            if not isinstance(study.region[base := self._recipe.base(region)], MaskRegion):
-                raise ModelError(f"region {base} has no mask of its own; give the features as columns of --patients")
 
     def features(self, patient: NewPatient) -> dict[str, float]:
         """All feature columns of a patient.
@@ -42,7 +42,8 @@ class Measurement:
             The images cannot be used.
         """
         files = self._files(patient)
-        measured = measure(files, self._recipe)
+        with TemporaryDirectory() as folder:
+            measured = measure(self._with_masks(files, Path(folder)), self._recipe)
         found = dict(zip(self._recipe.radiomics_columns(), measured.values.tolist(), strict=True))
         for place, picture in measured.pictures.items():
             name = place.split("/")[0]
@@ -59,6 +60,7 @@ class Measurement:
         names = [*(image for image, _ in pairs), *(image for image, _ in recipe.pairs)]
         images = {image: given.get(IMAGE + image, "") for image in names}
         lacking = [f"image {image}" for image, path in images.items() if not path]
+        masks = {place: path for place, path in masks.items() if path or place not in recipe.drawn}
         lacking += [f"mask {region} on image {image}" for (image, region), path in masks.items() if not path]
         if lacking:
             raise ModelError(
@@ -69,29 +71,37 @@ class Measurement:
             patient.patient_id,
             {image: patient.folder / path for image, path in images.items()},
             {pair: patient.folder / path for pair, path in masks.items()},
-            {(i, r): _part(given, r) for i, r in pairs},
+            {(i, r): _part(given, r) for i, r in masks},
         )
         for role, path in [*files.images.items(), *(("/".join(pair), path) for pair, path in files.masks.items())]:
             if not path.exists():
                 raise CaseError("there is no such file", f"{role}: {path}")
         return files
 
+    def _with_masks(self, files: CaseFiles, folder: Path) -> CaseFiles:
+        """The patient's files with the masks that networks draw; one that was given is taken as it is."""
+        lacking = {r: region for (i, r), region in self._recipe.drawn.items() if (i, r) not in files.masks}
+        weights = {name: self._weights(region.weights, f"region.{name}") for name, region in lacking.items()}
+        return with_masks(files, self._recipe, weights, folder)
+
     def _network(self, name: str, settings: DeepFeatures) -> Any:
         from cohortium.client.imaging.deep import load_backbone  # torch: only where a network looks at the image
 
         if name not in self._networks:
-            weights = self._model.saved.folder / "weights"
-            for used in weight_files(self._study, [name]).values():
-                if not (weights / used.sha256).is_file():
-                    raise ModelError(
-                        f"model {self._model.saved.folder}: the weights of features.{name} are not there; copy the "
-                        f"file {used.file} of the study to weights/{used.sha256}"
-                    )
-            digests = {used.file: used.sha256 for used in weight_files(self._study, [name]).values()}
-            self._networks[name] = load_backbone(
-                settings, seed=self._study.study.seed, resolve=lambda file: weights / digests[file]
-            )
+            used = settings.weights
+            file = self._weights(used, f"features.{name}") if isinstance(used, NetworkFile) else Path()
+            self._networks[name] = load_backbone(settings, seed=self._study.study.seed, resolve=lambda _: file)
         return self._networks[name]
+
+    def _weights(self, used: NetworkFile, what: str) -> Path:
+        """A weight file in the model's folder."""
+        file = self._model.saved.folder / "weights" / used.sha256
+        if not file.is_file():
+            raise ModelError(
+                f"model {self._model.saved.folder}: the weights of {what} are not there; copy the "
+                f"file {used.file} of the study to weights/{used.sha256}"
+            )
+        return file
 
 
 def _part(given: Mapping[str, str], region: str) -> MaskFile:

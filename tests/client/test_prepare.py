@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from cohortium.client.imaging import site_images
 from cohortium.client.prepare import prepare, worker_pool
-from cohortium.common.errors import SiteError, StudyError
+from cohortium.common.errors import SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import parse_study
 from cohortium.common.table import Table
@@ -298,13 +298,6 @@ def test_nobody_usable_is_an_error_with_the_reasons(hospital):
 def test_a_missing_key_of_the_site_file_is_named(hospital):
     with pytest.raises(SiteError, match=r"mask\.tumour is missing"):
         prepare(study(), site(hospital, mask={}), hospital / "out")
-
-
-def test_a_region_by_a_network_is_refused(hospital):
-    region = {"tumour": {"source": "model", "file": "net.pt", "sha256": "0" * 64}}
-    radiomics = STUDY["features"]["radiomics"] | {"regions": ("tumour",)}
-    with pytest.raises(StudyError, match="sites of this version bring their contours"):
-        prepare(study(region=region, features={"radiomics": radiomics}), site(hospital), hospital / "out")
 
 
 def test_without_images_neither_torch_nor_simpleitk_is_imported(hospital):

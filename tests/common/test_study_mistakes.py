@@ -18,6 +18,10 @@ EXAMPLES = {
     name: tomllib.loads((STUDIES / name / "study.toml").read_text()) for name in ("uci_heart", "tcga_brca", "sarcoma")
 }
 GONE = object()
+DRAWN = {
+    "source": "model", "image": "ct", "network": "unet", "channels": [8, 16, 32], "strides": [2, 2],
+    "patch": [32, 32, 32], "weights": {"file": "w.pt", "sha256": "0" * 64},
+}  # fmt: skip
 
 
 def edited(example: str, place: str, value: Any) -> dict:
@@ -140,12 +144,18 @@ MISTAKES = [
     ("uci_heart", "validation/bootstrap", 10, "[validation] bootstrap = 10: too few for an interval; take 100 or more"),
     ("uci_heart", "model/selected/selection", [{"method": "lasso", "mixing": 0}], "mixing = 0: should be greater"),
     ("tcga_brca", "model/cox/kind", "lasso", 'kind cox with strata = "none" and selection = ["lasso"]'),
+    ("sarcoma", "region/liver", {"source": "model", "image": "ct"}, "[region.liver] network: required key is missing"),
     (
         "sarcoma",
         "region/liver",
-        {"source": "model", "file": "w", "sha256": "0" * 64},
-        "sites of this version bring their contours",
+        {**DRAWN, "network": "unett"},
+        "[region.liver] network = 'unett': is not known; did you mean 'unet'?",
     ),
+    ("sarcoma", "region/liver", {**DRAWN, "kernels": [3]}, "[region.liver] kernels: unknown key; did you mean"),
+    ("sarcoma", "region/liver", {**DRAWN, "image": "ctt"}, "image = 'ctt': no such image with a grid of its own; did"),
+    ("sarcoma", "region/liver", {**DRAWN, "image": "pet", "window_hu": [0, 1]}, "belongs to CT, and image 'pet'"),
+    ("sarcoma", "region/liver", {**DRAWN, "patch": [30, 32, 32]}, "patch = [30, 32, 32]: the deepest level has"),
+    ("sarcoma", "region/tumour", DRAWN, "images = 'pet': region 'tumour' is drawn on image 'ct'; give [image.pet]"),
     ("sarcoma", "harmonise/protect", ["age"], "[harmonise] protect = 'age': no such variable"),
     ("uci_heart", "validation/compare", [["full", "fll"]], "[validation] compare = 'fll': no such model; did you mean"),
     ("uci_heart", "validation/compare", [["full", "full"]], "compares a model with itself; name two models"),

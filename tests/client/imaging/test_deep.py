@@ -8,7 +8,8 @@ from cohortium.client.imaging.deep import build, load_backbone
 from cohortium.client.imaging.slices import largest_slice, square
 from cohortium.client.imaging.weights import state_digest, write_weights
 from cohortium.common.errors import SiteError
-from cohortium.common.study_images import DeepFeatures, Image, WeightFile
+from cohortium.common.study_images import DeepFeatures, Image
+from cohortium.common.study_networks import WeightFile
 from tests.client.imaging.volumes import ball, textured
 
 # Parameters with the classifier of 1,000 classes, as torchvision's documentation of models lists them

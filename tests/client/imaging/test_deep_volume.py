@@ -13,7 +13,8 @@ from cohortium.client.imaging.deep import build_volumetric, load_backbone
 from cohortium.client.imaging.slices import volume
 from cohortium.client.imaging.weights import state_digest, write_weights
 from cohortium.common.errors import SiteError
-from cohortium.common.study_images import DeepFeatures, Image, WeightFile
+from cohortium.common.study_images import DeepFeatures, Image
+from cohortium.common.study_networks import WeightFile
 from tests.client.imaging.volumes import ball, textured
 
 SIZE = (20, 24, 28)

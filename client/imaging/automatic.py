@@ -1,0 +1,134 @@
+"""Automatic: masks of the regions that no site contours, drawn by the study's networks and kept with finished cases.
+
+A mask is a file as a site would have it, so everything after it goes on as with contours. It is known by the bytes of
+its image, the weights and the settings; torch starts only where one is not there yet.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import SimpleITK as sitk
+
+from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
+from cohortium.client.imaging.read import fingerprint
+from cohortium.client.imaging.store import content_key
+from cohortium.client.imaging.workers import DIED
+from cohortium.common.errors import CaseError, SiteError
+from cohortium.common.study_networks import ModelRegion
+from cohortium.sites.flow import Exclusion
+from cohortium.sites.site_file import MaskFile
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARIES = ("torch", "monai", "numpy", "SimpleITK", "connected-components-3d")
+FOUND_NOTHING = "network finds no region"
+
+
+def drawn_cases(
+    cases: Sequence[CaseFiles], recipe: Recipe, resolve: Callable[[str], Path], folder: Path, pool: Executor | None
+) -> Iterator[CaseFiles | Exclusion]:
+    """Each case with its masks, in the order given, or why there is none; a process a case, if there are some.
+
+    Parameters
+    ----------
+    resolve : callable
+        Where a file named in the study lies (``Study.resolve``).
+    folder : Path
+        Of finished cases.
+
+    Raises
+    ------
+    SiteError
+        A weight file is missing, is another one, or does not fit its network.
+    """
+    weights = {name: resolve(settings.weights.file) for (_, name), settings in recipe.drawn.items()}
+    draw = partial(_drawn, recipe=recipe, weights=weights, folder=folder)
+    try:
+        yield from map(draw, cases) if pool is None else pool.map(draw, cases)
+    except BrokenProcessPool as died:
+        raise SiteError(DIED) from died
+
+
+def with_masks(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folder: Path) -> CaseFiles:
+    """A case with the masks that its files lack of regions that networks draw.
+
+    Parameters
+    ----------
+    weights : dict
+        Region -> weight file.
+
+    Raises
+    ------
+    CaseError
+        The image cannot be used, or ``network finds no region``.
+    SiteError
+        As in `drawn_cases`.
+    """
+    masks, parts = dict(files.masks), dict(files.parts)
+    for (image, region), settings in recipe.drawn.items():
+        if (image, region) not in masks:
+            masks[image, region] = _mask(files, image, settings, recipe, weights[region], folder)
+            parts[image, region] = MaskFile(path="{patient_id}")
+    return files._replace(masks=masks, parts=parts)
+
+
+def _drawn(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folder: Path) -> CaseFiles | Exclusion:
+    """As `with_masks`; runs in a process of its own, so an unusable case comes back as a plain value."""
+    try:
+        return with_masks(files, recipe, weights, folder)
+    except CaseError as unusable:
+        return Exclusion(files.patient_id, unusable.reason, unusable.detail)
+
+
+def _mask(files: CaseFiles, image: str, settings: ModelRegion, recipe: Recipe, weights: Path, folder: Path) -> Path:
+    """File of a mask, made if it is not there."""
+    what = {
+        "image": fingerprint(files.images[image], "image"),
+        "read": recipe.image[image].model_dump(mode="json"),
+        "region": settings.model_dump(mode="json", exclude={"weights": {"file", "licence"}}),
+    }
+    key = content_key(what, LIBRARIES)
+    path = folder / key[:2] / f"{key}.nrrd"
+    region = _kept(path)
+    if region is None:
+        from cohortium.client.imaging.segment import segment
+
+        network = _network(settings, weights)  # pyright: ignore[reportArgumentType] # frozen, so it has a hash
+        region = segment(volume_of(image, files, recipe, {}), network, settings)
+        _keep(region, path)
+    if not sitk.GetArrayViewFromImage(region).any():
+        raise CaseError(FOUND_NOTHING, str(files.images[image]))
+    return path
+
+
+@cache
+def _network(settings: ModelRegion, file: Path) -> "torch.nn.Module":
+    """Loaded once a process."""
+    from cohortium.client.imaging.segment import load_segmenter
+
+    return load_segmenter(settings, file)
+
+
+def _kept(path: Path) -> sitk.Image | None:
+    """A mask that was drawn before; None where there is nothing whole."""
+    try:
+        return sitk.ReadImage(path) if path.exists() else None
+    except RuntimeError:  # ITK's only exception: it was cut off, and is drawn anew
+        return None
+
+
+def _keep(region: sitk.Image, path: Path) -> None:
+    draft = path.with_suffix(".draft.nrrd")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(region, draft, useCompression=True)
+        draft.replace(path)
+    except (OSError, RuntimeError) as broken:
+        raise SiteError(
+            f"folder of finished cases {path.parent.parent} cannot be written; check its rights and the free space"
+        ) from broken
