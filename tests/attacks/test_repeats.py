@@ -1,0 +1,101 @@
+"""Repeats of cross-validation against patients whose ids are known: sums over many sets fix each patient's value."""
+
+import tomllib
+
+import numpy as np
+import pytest
+
+from cohortium.client.guard import Guard
+from cohortium.common.errors import SumRefused
+from cohortium.common.federation import PooledSites
+from cohortium.common.study import parse_study
+from cohortium.common.table import Table
+from cohortium.strategies import moments, views
+from cohortium.strategies.view_patients import fold_numbers, folds_of
+
+STUDY = """
+[study]
+name = "sets"
+primary = "outcome"
+[endpoint.outcome]
+kind = "continuous"
+column = "outcome"
+[[variable]]
+name = "age"
+kind = "continuous"
+[split]
+train = ["north", "east", "south"]
+folds = 5
+repeats = {repeats}
+[model.one]
+kind = "linear"
+predictors = ["age"]
+{validation}
+"""
+SITES = ("north", "east", "south")
+
+
+def contexts(repeats, validation=""):
+    study = parse_study(tomllib.loads(STUDY.format(repeats=repeats, validation=validation)))
+    found = {}
+    for seed, site in enumerate(SITES):
+        rng = np.random.default_rng(seed)
+        n = 19 + seed
+        columns = {"age": rng.normal(60, 9, n).round(1), "endpoint.outcome": rng.normal(size=n)}
+        table = Table(site, np.array([f"{site}-{i}" for i in range(n)]), np.full(n, "train"), columns)
+        found[site] = views.Context(table=table, study=study, site=site, objects={})
+    return study, found
+
+
+def view_without(without, patients=60):
+    rows = {"part": "train", "without": without, "patients": patients}
+    return {"kind": "matrix", "rows": rows, "blocks": [{"terms": ["age"]}]}
+
+
+def solved(repeats):
+    """Ages that follow from the sums over all patients and without each fold, and how many sets are independent."""
+    study, sites = contexts(repeats)
+    chosen = [[]] + [[fold] for r in range(repeats) for fold in fold_numbers(study, r)]
+    sums, sets = [], []
+    for without in chosen:
+        federation = PooledSites([views.build(view_without(without), context) for context in sites.values()])
+        known = moments.fit(federation, 1)
+        sums.append(known.mean[0] * known.n[0])
+        repeat = without[0] // 5 if without else 0
+        folds = np.concatenate([folds_of(context, repeat) for context in sites.values()])  # of public ids
+        sets.append(~np.isin(folds, without))
+    matrix = np.array(sets, float)
+    ages = np.concatenate([context.table.columns["age"] for context in sites.values()])
+    found = np.linalg.lstsq(matrix, np.array(sums), rcond=None)[0]
+    return (np.abs(found - ages) < 1e-6).sum(), np.linalg.matrix_rank(matrix)
+
+
+def test_as_many_sets_as_patients_give_every_value_away():
+    assert solved(20) == (60, 60)
+    found, sets = solved(3)
+    assert found == 0
+    assert sets == 1 + 3 * (5 - 1)  # what the guard counts
+
+
+def test_the_guard_counts_sets_against_patients():
+    study, sites = contexts(20)
+    guard, context = Guard(study, "north", ("*",)), sites["north"]
+    guard.admit("moments.power_sums", view_without([4]), context)
+    for patients in (60, 4 * 81 * 4 // 5 - 1, None):
+        with pytest.raises(SumRefused, match="81 sets that do not follow from each other"):
+            guard.admit("moments.power_sums", view_without([5], patients), context)
+    guard.admit("moments.power_sums", view_without([5], 4 * 81 * 4 // 5 + 1), context)
+    few, sites = contexts(3)
+    Guard(few, "north", ("*",)).admit("moments.power_sums", view_without([14]), sites["north"])
+
+
+def test_folds_of_two_repeats_have_few_patients_in_common():
+    study, sites = contexts(3, "[validation]\nleave_one_site_out = true\n[privacy]\nminimum_sites = 2\n"
+                               "secure_aggregation = false")  # fmt: skip
+    guard, context = Guard(study, "north", ("*",)), sites["north"]
+    guard.admit("moments.power_sums", view_without([0, 1]), context)
+    guard.admit("moments.power_sums", view_without([5, 6]), context)
+    guard.admit("moments.power_sums", view_without([0, 15]), context)  # fold 0 and site east
+    for without in ([0, 5], [4, 5], [5, 14], [0, 5, 15], [5, 15]):
+        with pytest.raises(SumRefused, match="folds of two repeats"):
+            guard.admit("moments.power_sums", view_without(without), context)
