@@ -1,0 +1,84 @@
+"""A whole study whose region a network draws: no site brings a contour, and a new patient's score needs none."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import tomli_w
+
+from cohortium.cli.main import main
+from cohortium.simulation.simulate import simulate
+from tests.client.imaging.segmenters import thresholding
+from tests.client.imaging.volumes import ball, make
+
+SITES = ("north", "east", "south")
+EACH = 20
+SHAPE = (12, 16, 16)
+SITE = """
+[site]
+name = "{site}"
+[data]
+patients = "patients.csv"
+[images.ct]
+image = "{{patient_id}}.nrrd"
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Balls of random sizes in noise, of which larger ones relapse more often; simulated."""
+    place = tmp_path_factory.mktemp("drawn")
+    folder, rng = place / "study", np.random.default_rng(0)
+    for site in SITES:
+        (folder / "sites" / site).mkdir(parents=True)
+        rows = []
+        for i in range(EACH):
+            radius_mm = rng.uniform(4, 9)
+            values = rng.normal(0, 15, SHAPE)
+            values[ball(SHAPE, radius_mm, (1.0, 1.5, 2.0))] += rng.uniform(120, 250)
+            sitk.WriteImage(sitk.Cast(make(values), sitk.sitkFloat32), folder / "sites" / site / f"{site}{i}.nrrd")
+            rows.append((f"{site}{i}", int(rng.random() < 1 / (1 + np.exp(6.5 - radius_mm)))))
+        pd.DataFrame(rows, columns=["patient_id", "relapse"]).to_csv(
+            folder / "sites" / site / "patients.csv", index=False
+        )
+        (folder / "sites" / site / "site.toml").write_text(SITE.format(site=site))
+    region = thresholding(folder / "net.pt", 60.0, spacing_mm=(1.2, 1.5, 1.8), patch=(16, 16, 16))
+    study = {
+        "study": {"name": "drawn", "primary": "relapse", "seed": 3},
+        "endpoint": {"relapse": {"kind": "binary", "column": "relapse"}},
+        "image": {"ct": {"modality": "CT", "spacing_mm": [1.5, 1.5, 1.5]}},
+        "region": {"tumour": region},
+        "features": {
+            "shape": {
+                "kind": "radiomics", "images": ["ct"], "regions": ["tumour"], "classes": ["shape"], "bin_count": 8
+            }
+        },
+        "split": {"train": list(SITES)},
+        "model": {
+            "m": {"kind": "lasso", "lambda": "min", "folds": 3, "n_lambda": 10, "predictors": ["features.shape"]}
+        },
+    }  # fmt: skip
+    (folder / "study.toml").write_text(tomli_w.dumps(study))
+    simulate(folder, place / "out")
+    return folder, place / "out"
+
+
+def test_the_model_finds_the_size(finished):
+    results = json.loads((finished[1] / "results.json").read_text())
+    assert results["models"]["m"]["cohorts"]["train"]["auc"]["estimate"] > 0.7
+
+
+def test_scores_without_a_mask_are_those_of_predictions_csv(finished, tmp_path):
+    folder, out = finished
+    wanted = pd.concat([pd.read_csv(out / "sites" / site / "predictions.csv") for site in SITES], ignore_index=True)
+    assert len(wanted) == len(SITES) * EACH
+    some = wanted.iloc[::7]
+    images = [f"{next(folder.rglob(f'{patient}.nrrd'))}" for patient in some.patient_id]
+    pd.DataFrame({"patient_id": some.patient_id, "image.ct": images}).to_csv(tmp_path / "new.csv", index=False)
+    words = ["--patients", str(tmp_path / "new.csv"), "--out", str(tmp_path / "risk.csv")]
+    assert main(["predict", str(out / "models" / "m"), *words]) == 0
+    found = pd.read_csv(tmp_path / "risk.csv")
+    assert found.patient_id.tolist() == some.patient_id.tolist()
+    assert found.risk.tolist() == some["score.m"].tolist()
