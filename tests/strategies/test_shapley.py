@@ -1,4 +1,4 @@
-"""Shapley: sampled values equal to their definition, to the shap library, and to linear SHAP where a score is linear."""
+"""Shapley: sampled values equal to their definition, to the shap library, and to linear SHAP of a linear score."""
 
 import itertools
 import math
