@@ -20,11 +20,14 @@ def contours(study: Study, feature_set: str) -> int:
 def repeated(view: Mapping[str, Any], context: Context) -> Repeated:
     """Rows of ``{"kind": "repeated", "rows", "features": set, "at": indices}``: the site's own contour comes first.
 
-    Values are as measured: what harmonises them was learned from the site's own contour alone.
+    Values are as measured: what harmonises them was learned from the site's own contour alone. Where another could not
+    be measured, the site's own value stands in: a patient left out of these sums and of no others would be the
+    difference between them.
     """
     names = views.feature_columns(context.table.feature_names, view["features"])
     names = [names[i] for i in np.asarray(view["at"], dtype=np.int64)]
     numbers = range(1, contours(context.study, view["features"]) + 1)
     columns = [names, *([perturbed(name, number) for name in names] for number in numbers)]
     x = np.stack([context.table.matrix(of_contour) for of_contour in columns], axis=2)
+    x = np.where(np.isnan(x), x[:, :, :1], x)
     return Repeated(x[selected(context, view["rows"])])

@@ -21,8 +21,8 @@ class Kept(NamedTuple):
 def select(federation: StudyFederation, rows: dict[str, Any], columns: Columns, step: Icc) -> Kept:
     """Columns whose ICC reaches the minimum, and those that have no other contours. One message for all sets.
 
-    The ICC is of the values as measured, before any harmonisation, in the training patients of the replicate in whom
-    every contour could be measured. An undefined ICC reaches nothing.
+    The ICC is of the values as measured, before any harmonisation, in the training patients of the replicate who have
+    the feature. An undefined ICC reaches nothing.
     """
     of_set: dict[str, list[int]] = {}
     for i, column in enumerate(columns.columns):

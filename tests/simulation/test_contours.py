@@ -130,7 +130,9 @@ def test_no_other_question_sees_the_contours(run):
     sent = [line for site in SITES for line in Ledger(out / "sites" / site).entries() if line["kind"] == "sum"]
     asked = {statistic for line in sent for statistic in line["statistics"]}
     assert "icc.agreement" in asked
-    assert asked <= {one.statistic for one in releases(study)}
+    listed = {one.statistic: one.formula for one in releases(study)}
+    assert asked <= set(listed)
+    assert listed["icc.agreement"] == f"{CONTOURS + 3} f"  # a sum a contour, patients, squares, squared means
 
 
 def test_the_report_says_how_stable_the_features_were(run):
