@@ -71,8 +71,8 @@ def continuous_mistakes(study: "Study") -> Iterator[Mistake]:
             continue
         table = f"[model.{name}]"
         for i, step in enumerate(model.selection):
-            if step.method not in ("lasso", "icc"):
-                problem = "compares classes; of a continuous endpoint lasso selects"
+            if step.method not in ("lasso", "icc", "stepwise_aic", "stepwise_p"):
+                problem = "compares classes; of a continuous endpoint lasso and the stepwise steps select"
                 yield Mistake(table, f"selection[{i + 1}] = {shown(step.method)}", problem)
         if isinstance(model, LassoModel) and model.aggregation == "fedavg":
             yield Mistake(table, "aggregation = 'fedavg'", "averages fits of classes or times; use exact")

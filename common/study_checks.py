@@ -102,10 +102,11 @@ def _imputation(study: "Study") -> Iterator[Mistake]:
     for name, model in study.model.items():
         if not chained & set(model.variables):
             continue
-        plain = model.kind in ("logistic", "cox") and getattr(model, "aggregation", "exact") == "exact"
+        plain = model.kind in ("logistic", "cox", "linear") and getattr(model, "aggregation", "exact") == "exact"
         usual = {getattr(model, key, "none") for key in ("penalty", "site_effects", "proportional_hazards")} == {"none"}
         if not (plain and usual and getattr(model, "tests", "wald") == "wald"):
-            problem = f"several fits of {name!r} cannot be pooled by Rubin's rules; use 1, or a logistic or Cox model"
+            problem = f"several fits of {name!r} cannot be pooled by Rubin's rules; use 1, or a plain logistic, Cox or "
+            problem += "linear model"
             yield Mistake("[imputation]", key, problem)
         elif model.selection:
             problem = f"model {name!r} could select other columns in each; use 1, or name its predictors"

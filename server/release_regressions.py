@@ -10,6 +10,7 @@ from cohortium.server.release_sizes import NOBODY, Release, Share
 from cohortium.strategies import (
     firth,
     firth_cox,
+    linear,
     logistic,
     meta_analysis,
     proportional_hazards,
@@ -78,7 +79,9 @@ def candidates(asks: Asks, purpose: str, kind: str, model: Any) -> Iterator[Rele
 
     A Cox model without strata asks for its own fit what its candidates ask.
     """
-    if kind == "binary":
+    if kind == "continuous":
+        yield asks(purpose, linear.cross_products, lambda p: (_labelled(p), {}))
+    elif kind == "binary":
         yield asks(purpose, logistic.terms, lambda p: (_labelled(p), {"coefficients": np.zeros(p + 1)}))
     elif getattr(model, "strata", "site") == "site":
         own = {"ties": getattr(model, "ties", "efron"), "time_step": None}

@@ -46,6 +46,12 @@ class Linear:
     gram: Array  # (p + 1, p + 1), cross products of ones and predictors
 
     @property
+    def log_likelihood(self) -> float:
+        """Of normal errors at the maximum; the variance, which maximises it too, is no parameter to AIC here."""
+        mean_square = max(self.residual_variance * self.degrees_of_freedom / self.patients, np.finfo(float).tiny)
+        return -self.patients / 2 * (np.log(2 * np.pi * mean_square) + 1)
+
+    @property
     def degrees_of_freedom(self) -> int:
         return self.patients - len(self.coefficients)
 
@@ -92,9 +98,14 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
         No more patients than coefficients, one value of the outcome, or a column that is constant or a combination of
         others.
     """
-    named = ["the intercept", *(names or [f"predictor {column}" for column in range(predictors)])]
     total = federation.sum(cross_products)
-    patients, products = int(total.patients), triangle.symmetric(total.products)
+    named = names or [f"predictor {column}" for column in range(predictors)]
+    return solve(int(total.patients), triangle.symmetric(total.products), named)
+
+
+def solve(patients: int, products: Array, names: Sequence[str]) -> Linear:
+    """The fit from cross products (p + 2, p + 2) of ones, the named predictors and the outcome; raises as `fit`."""
+    predictors, named = len(names), ["the intercept", *names]
     if patients <= predictors + 1:
         raise NotIdentifiable(
             f"linear regression: {patients} patients for {predictors + 1} coefficients; name fewer predictors"
@@ -115,7 +126,7 @@ def fit(federation: Federation, predictors: int, *, names: Sequence[str] = ()) -
     return Linear(
         coefficients=coefficients,
         covariance=np.asarray(variance * np.linalg.inv(design), dtype=np.float64),
-        residual_variance=variance,
+        residual_variance=float(variance),
         r_squared=1 - left / float(spread),
         patients=patients,
         gram=design,

@@ -42,6 +42,21 @@ def filled(federation: StudyFederation, rows: dict[str, Any], columns: Columns, 
     return tuple(federation.together(tasks))
 
 
+def _explained(notes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Explained variance and residual deviation of least squares over imputations; nothing of other models.
+
+    R2 as the square of a correlation, averaged on Fisher's scale (Harel, Journal of Applied Statistics 36:1109, 2009).
+    """
+    told: dict[str, float] = {}
+    for key in ("r_squared", "adjusted_r_squared"):
+        if all(key in one for one in notes):
+            roots = np.sqrt([max(one[key], 0.0) for one in notes])
+            told[key] = float(np.tanh(np.mean(np.arctanh(np.minimum(roots, np.nextafter(1.0, 0.0))))) ** 2)
+    if all("residual_sd" in one for one in notes):
+        told["residual_sd"] = float(np.sqrt(np.mean([one["residual_sd"] ** 2 for one in notes])))
+    return told
+
+
 def _is_chained(variables: dict[str, Any], variable: str, term: str) -> bool:
     return variables[variable].missing == "chained" and term in variables[variable].terms
 
@@ -87,7 +102,9 @@ def pooled(fits: Sequence[Fit], patients: int) -> Fit:
     weights = [fit.published["coefficients"] for fit in fits]
     together = joined([fit.columns for fit in fits])
     mean = np.concatenate([[np.mean([one[0] for one in weights])], *(one[1:] / m for one in weights)])
-    notes = {key: value for key, value in first.notes.items() if key not in ("log_likelihood", "baseline")}
+    # what one data set alone says, its likelihood and tests, is not what all of them say
+    notes = {key: value for key, value in first.notes.items() if all(fit.notes.get(key) == value for fit in fits)}
+    notes |= _explained([fit.notes for fit in fits])
     if "baseline" in first.notes:  # of a patient with score 0, on the one grid of times
         hazards = [fit.notes["baseline"]["cumulative_hazard"] for fit in fits]
         notes["baseline"] = {**first.notes["baseline"], "cumulative_hazard": np.mean(hazards, axis=0).tolist()}

@@ -77,7 +77,7 @@ MISTAKES = [
     ),
     ("uci_heart", "model/full/predictors", ["age", "age"], "a predictor is given twice; keep one"),
     ("uci_heart", "model/full/predictors", [], "[model.full] predictors = []: is empty; name at least 1"),
-    ("uci_heart", "model/full/zeta", "efron", "[model.full] zeta: unknown key; use one of"),
+    ("uci_heart", "model/full/wqx", "efron", "[model.full] wqx: unknown key; use one of"),
     ("uci_heart", "model/full/kind", "logit", "[model.full] kind = 'logit': is not known; did you mean 'logistic'?"),
     (
         "uci_heart",

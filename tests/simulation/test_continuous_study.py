@@ -58,6 +58,16 @@ kind = "linear"
 predictors = {json.dumps(NAMES)}
 selection = [{{ method = "lasso", folds = 3, n_lambda = 10 }}]
 
+[model.stepwise]
+kind = "linear"
+predictors = ["age", "stage", "noise0", "noise1", "noise2"]
+selection = ["stepwise_aic"]
+
+[model.by_p]
+kind = "linear"
+predictors = ["age", "stage", "noise0", "noise1", "noise2"]
+selection = [{{ method = "stepwise_p", enter = 0.1, remove = 0.2 }}]
+
 [model.rule]
 kind = "staging"
 predictors = ["age"]
@@ -138,6 +148,35 @@ def test_elastic_net_is_scikit_learns(run):
     np.testing.assert_allclose([ours.get(n, 0) for n in NAMES], theirs.coef_ * spread / scale, rtol=1e-8, atol=1e-6)
     raw = train[[*ours][1:]].to_numpy() @ np.array([*ours.values()])[1:] + ours["(Intercept)"]
     np.testing.assert_allclose(train["fit.net"], raw, rtol=1e-10)
+
+
+def test_stepwise_is_the_search_over_the_pooled_rows(run):
+    """AIC of statsmodels; it and R's step differ from each other by the same constant in all models."""
+    _, results, rows = run
+    train, names = rows[rows.part == "train"], ["age", "stage", "noise0", "noise1", "noise2"]
+
+    def fit(some):
+        x = {"const": np.ones(len(train))} | {name: train[name] for name in some if name != "stage"}
+        x |= {f"stage={k}": (train.stage == k) * 1.0 for k in (2, 3) if "stage" in some}
+        return sm.OLS(train.volume.to_numpy(), pd.DataFrame(x, index=train.index).to_numpy(float)).fit()
+
+    current, steps = list(names), []
+    while True:
+        tried = min((fit([n for n in names if (n in current) != (n == name)]).aic, name) for name in names)
+        if tried[0] >= fit(current).aic:
+            break
+        current = [n for n in names if (n in current) != (n == tried[1])]
+        steps.append(tried)
+    ours = results["models"]["stepwise"]
+    (told,) = ours["notes"]["selection"]
+    assert [step.get("remove") or step.get("add") for step in told["steps"]] == [name for _, name in steps]
+    assert [step["aic"] for step in told["steps"]] == pytest.approx([aic for aic, _ in steps], rel=1e-10)
+    assert steps
+    assert len(ours["coefficients"]) == len(fit(current).params)
+    (told,) = results["models"]["by_p"]["notes"]["selection"]
+    first = {n: fit([n]).compare_lr_test(fit([]))[1] for n in names}
+    assert told["steps"][0] == {"add": min(first, key=lambda n: first[n]), "p": pytest.approx(min(first.values()))}
+    assert {"age", "stage=2", "stage=3"} <= set(results["models"]["by_p"]["selected"])
 
 
 def cohort_rows(rows, cohort):
@@ -326,7 +365,11 @@ def test_the_outcome_is_a_column_of_the_second_moments():
             'kind = "logistic"\npredictors = ["age", "stage"',
             "a binary one",
         ),
-        ('method = "lasso", folds = 3, n_lambda = 10', 'method = "screen"', "of a continuous endpoint lasso selects"),
+        (
+            'method = "lasso", folds = 3, n_lambda = 10',
+            'method = "screen"',
+            "of a continuous endpoint lasso and the stepwise",
+        ),
         ("mixing = 0.5", 'aggregation = "fedavg"', "averages fits of classes or times"),
         ("by_site = true", 'survival = "os"', "predicts a number"),
         ("by_site = true", 'cutoff = "log_rank"', "needs a survival primary endpoint"),

@@ -38,8 +38,17 @@ missing = "chained"
 name = "noise0"
 kind = "continuous"
 
+[endpoint.volume]
+kind = "continuous"
+column = "volume"
+
 [model.full]
 kind = "logistic"
+predictors = ["age", "marker", "lactate", "noise0"]
+
+[model.size]
+kind = "linear"
+endpoint = "volume"
 predictors = ["age", "marker", "lactate", "noise0"]
 
 [imputation]
@@ -55,7 +64,9 @@ def study(write_study, place, settings):
     for path in folder.glob("sites/*/patients.csv"):
         rows = pd.read_csv(path)
         lactate = (0.5 + 0.3 * rows.marker.fillna(2) + 0.02 * rows.age + rng.normal(0, 0.4, len(rows))).round(2)
-        rows.assign(lactate=lactate.where(rng.random(len(rows)) > 0.15)).to_csv(path, index=False)
+        volume = (2e4 + 900 * rows.age + 4e3 * lactate + rng.normal(0, 5e3, len(rows))).round()
+        rows = rows.assign(lactate=lactate.where(rng.random(len(rows)) > 0.15), volume=volume)
+        rows.to_csv(path, index=False)
     return folder
 
 
@@ -108,6 +119,28 @@ def test_a_site_can_rehearse_several(several):
     assert preview(load_study(out), Table.read(table), ("*",)).stopped == ""
 
 
+def least_squares_are_pooled(model, fits, patients):
+    """Rubin's rules over statsmodels' fits, Student's intervals, R2 on Fisher's scale (mice: pool.r.squared)."""
+    params = np.array([fit.params for fit in fits])
+    between = params.var(axis=0, ddof=1)
+    total = np.mean([fit.bse**2 for fit in fits], axis=0) + 1.25 * between
+    share, complete = 1.25 * between / total, patients - 5
+    degrees = 1 / (share**2 / 3 + (complete + 3) / ((complete + 1) * complete * (1 - share)))
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(total)
+    rows = model["coefficients"]
+    np.testing.assert_allclose([row["estimate"] for row in rows], params.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose([row["se"] for row in rows], np.sqrt(total), rtol=1e-6)
+    np.testing.assert_allclose([row["ci"][1] - row["estimate"] for row in rows], half, rtol=1e-6)
+    notes = model["notes"]
+    for key, values in {
+        "r_squared": [f.rsquared for f in fits],
+        "adjusted_r_squared": [f.rsquared_adj for f in fits],
+    }.items():
+        assert notes[key] == pytest.approx(np.tanh(np.arctanh(np.sqrt(values)).mean()) ** 2, rel=1e-8)
+    assert notes["residual_sd"] == pytest.approx(np.sqrt(np.mean([fit.scale for fit in fits])), rel=1e-8)
+    assert "f_test" not in notes  # of one data set
+
+
 def test_several_imputations_are_pooled(several):
     """Each data set filled from the pooled rows and fitted by statsmodels; Rubin's rules written out."""
     results, rows, out = several
@@ -119,13 +152,15 @@ def test_several_imputations_are_pooled(several):
     incomplete = chained.Incomplete(gaps, np.array(key, dtype=np.uint64).view(np.int64))
     whole = PooledSites([incomplete])
     known = moments.fit(PooledSites([Matrix(gaps, np.zeros(len(gaps), np.int64))]), 4)
-    fits, risks = [], []
+    fits, risks, lines = [], [], []
     for i in range(4):
         rng = np.random.default_rng([SEED, i])
         chain = chained.fit(whole, known, known.mean, np.array([1, 2]), 3, rng=rng, imputation=i)
         x = sm.add_constant(chained.complete(incomplete, chain))
         fits.append(sm.Logit(train.outcome, x).fit(disp=0, tol=1e-12))
         risks.append(x @ fits[-1].params)
+        lines.append(sm.OLS(train.volume, x).fit())
+    least_squares_are_pooled(results["models"]["size"], lines, len(train))
     params = np.array([fit.params for fit in fits])
     between = params.var(axis=0, ddof=1)
     total = np.mean([fit.bse**2 for fit in fits], axis=0) + 1.25 * between
@@ -134,6 +169,7 @@ def test_several_imputations_are_pooled(several):
     np.testing.assert_allclose([row["se"] for row in ours], np.sqrt(total), rtol=1e-7)
     imputation = results["models"]["full"]["notes"]["imputation"]
     assert imputation["imputations"] == 4
+    assert not {"aic", "likelihood_ratio", "log_likelihood"} & {*results["models"]["full"]["notes"]}  # of one data set
     np.testing.assert_allclose(imputation["between"], between, rtol=1e-6)
     share, complete = 1.25 * between / total, len(train) - 5
     degrees = 1 / (share**2 / 3 + (complete + 3) / ((complete + 1) * complete * (1 - share)))
