@@ -33,20 +33,21 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
     masked = "under masks, readable only in the sum over all sites" if agreed.privacy.secure_aggregation else "UNMASKED"
     typer.echo("once, in the clear: flow counts (given, excluded by reason, used) and names of features")
     typer.echo(f"sums, {masked}:")
-    typer.echo(f"  {'statistic':<28} {'part':<10} {'asked':>6} {'counts':>10} {'numbers':>10}  held back")
+    typer.echo(f"  {'statistic':<28} {'part':<10} {'asked':>6} {'zeros':>6} {'counts':>10} {'numbers':>10}  held back")
     for entry in found.sums:
         typer.echo(
-            f"  {entry.statistic:<28} {entry.part:<10} {entry.times:>6} {entry.counts:>10} {entry.numbers:>10}  "
+            f"  {entry.statistic:<28} {entry.part:<10} {entry.times:>6} {entry.zeros:>6} {entry.counts:>10} {entry.numbers:>10}  "
             f"{entry.held_back or '-'}"
         )
-    if not found.sums:
-        typer.echo("  zeros: this site holds no training patients, its shares of training sums are empty")
+    typer.echo("  asked: as if every site held this one's patients. zeros: answers about no patient of this site, of")
+    typer.echo("  parts that it does not hold and of fits without it; what stands there is zero under its masks")
     if found.finished:
         typer.echo("finished figures, computed here and sent as such, unless the cohort is too small:")
         for line in _finished(agreed, here.name, found.finished):
             typer.echo(f"  {line}")
     if found.stopped:
         typer.echo(f"the rehearsal went no further on this site's patients alone: {found.stopped}")
+        typer.echo("what else is asked: cohortium study releases")
     typer.echo("already left in this study, by the ledger:")
     for line in _left(agreed, here.workspace):
         typer.echo(f"  {line}")

@@ -35,9 +35,11 @@ def figures(
     dict of model to dict of variable to ``chi2``, ``p``, ``strata`` (levels that somebody has), as under
     ``log_rank_stratified`` in results.json
     """
+    none = undefined("no cut-off was chosen for this model")
+    if not settings.cutoffs:
+        return {name: dict.fromkeys(strata, none) for name in models}
     points = np.flatnonzero(survival.timeline(federation, settings.time_step).events)
     cutoffs = cutoff.on_grid(np.array([settings.cutoffs.get(name, 0.0) for name in models]))
-    none = undefined("no cut-off was chosen for this model")
 
     def counts(level: Federation) -> survival.Exits:
         return level.sum(survival.exits_by_group, points=points, cutoffs=cutoffs, time_step=settings.time_step)
@@ -52,8 +54,6 @@ def figures(
             for m in range(len(models))
         ]
 
-    if not settings.cutoffs:
-        return {name: dict.fromkeys(strata, none) for name in models}
     tasks: list[Callable[[], list[Figure]]] = [lambda variable=variable: of(variable) for variable in strata]
     found = dict(zip(strata, federation.together(tasks), strict=True))
     return {

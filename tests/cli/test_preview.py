@@ -1,5 +1,7 @@
 """Preview: a site sees what would leave, what of it would be finished figures, and what has left already."""
 
+import re
+
 import pytest
 
 from cohortium.cli.main import main
@@ -45,6 +47,30 @@ def test_a_site_that_is_validated_alone(folder, capsys):
     assert line.startswith("  external: of full: n, events, auc,")
     assert "survival.kaplan_meier" in line
     assert "  Table 1 of external: age, stage, marker" in page
+
+
+def test_a_site_of_an_external_part_that_is_summed(write_study, tmp_path, capsys):
+    """It rehearses fits on its own patients, of which nothing leaves, and sees what leaves of its scores."""
+    sizes = {"north": 60, "east": 50, "south": 50, "west": 60, "ulm": 60, "graz": 60}
+    folder = write_study(tmp_path / "study", STUDY + 'explain = ["shap"]\n', sizes=sizes)
+    text = (folder / "study.toml").read_text().replace('external = ["west"]', 'external = ["west", "ulm", "graz"]')
+    (folder / "study.toml").write_text(text)
+    assert main(["site", "prepare", str(folder), "--site", str(folder / "sites" / "west"), "--quiet"]) == 0
+    page = shown(folder, "west", capsys)
+    lines = re.findall(r"^  (\w+\.\w+) +(train|external) +(\d+) +(\d+) +(\d+) +(\d+) ", page, re.MULTILINE)
+    rows = {(name, part): tuple(map(int, numbers)) for name, part, *numbers in lines}
+    assert "went no further" not in page
+    for name, part in (
+        ("logistic.terms", "train"),
+        ("explanation.replaced", "train"),
+        ("discrimination.histogram", "train"),
+    ):
+        asked, zeros, *_ = rows.get((name, part), (1, 1))
+        assert asked == zeros > 0
+    for name in ("discrimination.histogram", "calibration.terms", "cutoff.above", "survival.exits_by_group"):
+        asked, zeros, counts, numbers = rows[name, "external"]
+        assert asked > zeros == 0
+        assert counts + numbers > 0
 
 
 def test_what_left_already(folder, capsys):

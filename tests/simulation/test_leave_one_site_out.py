@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,6 +25,7 @@ from cohortium.simulation.preview import preview
 from cohortium.sites.approvals import approve_study
 from cohortium.strategies import views
 from cohortium.strategies.rows import Scored
+from cohortium.strategies.view_patients import left_out_number
 from tests.simulation.prepared import run_on_tables
 
 STUDY = """
@@ -178,7 +180,24 @@ def test_a_site_previews_its_own_figures(run):
     study = load_study(run[2])
     found = preview(study, run[1]["east"], ("*",))
     assert found.finished == [f"{name}/site:east" for name in ("train", "cross_validated", "leave_one_site_out")]
-    assert "asks all sums of fits again without each site" in found.stopped
+    assert found.stopped == ""
+
+
+def test_a_site_previews_the_sums_that_really_leave(run):
+    """With leave-one-site-out, cut-offs and heterogeneity; and how many of them say nothing of its patients."""
+    _, tables, place = run
+    study, site = load_study(place), "east"
+    found = {entry.statistic: entry for entry in preview(study, tables[site], ("*",)).sums}
+    lines = [line for line in Ledger(place / "sites" / site).entries() if line["kind"] == "sum"]
+    sent = Counter(statistic for line in lines for statistic in line["statistics"])
+    assert set(found) == set(sent)
+    assert found["heterogeneity.sums"].times == sent["heterogeneity.sums"]
+    assert found["heterogeneity.sums"].numbers > 0
+    without_it = found["logistic.terms"].zeros / found["logistic.terms"].times
+    fits = [fit for of_model in replicates(study).values() for fit in of_model]
+    left_out = [fit for fit in fits if left_out_number(study, site) in fit]
+    assert without_it == pytest.approx(len(left_out) / len(fits), abs=0.03)
+    assert "separates the outcome" in preview(study, tables["tiny"], ("*",)).stopped  # on eight patients alone
 
 
 def test_studies_without_the_keys_keep_their_hash():
