@@ -25,6 +25,7 @@ from cohortium.strategies.logistic import terms
 from cohortium.strategies.quantiles import top_bytes
 from cohortium.strategies.risk_sets import risk_sets
 from cohortium.strategies.rows import Labelled, Matrix, Scored
+from cohortium.strategies.shapley import values
 from cohortium.strategies.survival import timeline
 from cohortium.strategies.triangle import symmetric
 
@@ -252,6 +253,24 @@ def test_the_gradient_of_a_batch_of_one_patient(victims, raw_design):
     assert "trains no network with this head" in victims.refusal("north", update, view, **asked)
     approved = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 32}
     assert victims.refusal("north", update, view, **asked | approved) == ""
+
+
+def test_contributions_over_a_part_of_two_patients(victims, raw_design):
+    """Of the sum of two columns: against zeros their sums, against their means how far apart the two are."""
+    view = {"kind": "keyed", "rows": TRAIN, **raw_design}
+    asked = {
+        "fit": {"coefficients": np.array([0.0, 1.0, 1.0])},
+        **{"group": np.arange(2), "background": np.zeros((1, 2)), "orders": np.arange(2)[None]},
+    }
+    parts = {k: victims.sums(view).sum(values, **asked, halvings=k) for k in range(12)}
+    few = next(k for k, sums in parts.items() if sums.patients == 2)
+    middle = parts[few].total / 2
+    apart = victims.sums(view).sum(values, **asked | {"background": middle[None]}, halvings=few).absolute / 2
+    true = np.concatenate([rows.x for rows in victims.rows(view)])
+    for found in (middle - apart, middle + apart):
+        assert (np.abs(true - found).min(axis=0) < 1e-9).all()
+    for k in (0, few):
+        assert "explains no such model" in victims.refusal("north", values, view, **asked, halvings=k)
 
 
 def test_in_the_clear_a_lone_patient_is_told_to_nobody(victims):

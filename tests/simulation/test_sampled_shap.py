@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from cohortium.cli.main import main
 from cohortium.client.classifiers import check_explained
 from cohortium.client.predict.patients import in_table
 from cohortium.client.predict.saved import open_model
+from cohortium.client.predict.score import predict
 from cohortium.common.errors import SumRefused
 from cohortium.common.ledger import Ledger
 from cohortium.common.model_files import DESCRIPTION, SUMS
 from cohortium.common.study import load_study
 from cohortium.server.releases import releases
+from cohortium.server.stages.columns import Column, Columns
+from cohortium.server.stages.explain import _Explained
+from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.simulation.simulate import simulate
 from cohortium.strategies import scoring, shapley, views
 
@@ -139,6 +144,26 @@ def test_the_background_has_the_marginals_of_the_pooled_rows(run, train):
     np.testing.assert_allclose(np.quantile(raw["marker"][~gone], [0.1, 0.5, 0.9]), known, rtol=0.1)
 
 
+def test_a_model_of_many_variables_and_a_refusing_site_say_why(run, monkeypatch):
+    columns = Columns(
+        columns=tuple(Column(name=f"c{i}", variable=f"c{i}", source=("features", "deep", i, None)) for i in range(3)),
+        **dict.fromkeys(("centre", "scale", "fill"), np.ones(3)),
+    )
+    fit = Fit(columns=columns, published={**columns.recipe, "head": [4], "weights": np.zeros(21, np.float32)})
+    study = load_study(run[0])
+
+    def refuse(*_, **__):
+        raise SumRefused("explanation.contributions", "not on the allow list")
+
+    federation = SimpleNamespace(study=study, rows=lambda _: SimpleNamespace(sum=refuse))
+    model = _Explained(federation, "head", FittedModel(digest="", final=fit, replicates={}))
+    assert "allow list" in model.figures(("shap",))["shap"]["withheld"]
+    monkeypatch.setattr(shapley, "MOST_VARIABLES", 2)
+    found = model.figures(("shap", "permutation"))
+    assert "3 variables are too many for sampled SHAP values; at most 2" in found["shap"]["undefined"]
+    assert "not a linear function" in found["permutation"]["undefined"]
+
+
 def test_every_sum_was_listed_and_a_linear_model_is_explained_as_before(run):
     folder, out, results = run
     listed = {(one.part, one.statistic) for one in releases(load_study(folder))}
@@ -175,8 +200,6 @@ def test_several_patients_or_an_older_folder_have_none(run, tmp_path, capsys):
     _, out, _ = run
     (tmp_path / "two.csv").write_text("patient_id,age,stage,marker\na,70,3,4.5\nb,50,1,\n")
     model = open_model(out / "models" / "net")
-    from cohortium.client.predict.score import predict
-
     for prediction in predict(model, in_table(tmp_path / "two.csv", model.needs)):
         assert prediction.contributions == "given of one patient at a time"
     older = shutil.copytree(out / "models" / "net", tmp_path / "net")
