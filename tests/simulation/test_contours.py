@@ -12,6 +12,7 @@ from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.common.table import Table, perturbed
 from cohortium.server.releases import releases
+from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 from tests.client.imaging.volumes import ball, make
 
@@ -133,6 +134,13 @@ def test_no_other_question_sees_the_contours(run):
     listed = {one.statistic: one.formula for one in releases(study)}
     assert asked <= set(listed)
     assert listed["icc.agreement"] == f"{CONTOURS + 3} f"  # a sum a contour, patients, squares, squared means
+
+
+def test_a_rehearsal_at_a_site_asks_the_same(run):
+    out, _, tables = run
+    rehearsed = preview(load_study(out), tables[0], ("*",))
+    assert not rehearsed.stopped
+    assert "icc.agreement" in {one.statistic for one in rehearsed.sums}
 
 
 def test_the_report_says_how_stable_the_features_were(run):
