@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
 from cohortium.client.imaging.read import fingerprint
 from cohortium.client.imaging.store import content_key
-from cohortium.client.imaging.workers import DIED
+from cohortium.client.imaging.workers import DIED, FAILURES
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.study_networks import ModelRegion
 from cohortium.sites.flow import Exclusion
@@ -83,6 +83,8 @@ def _drawn(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folder: P
         return with_masks(files, recipe, weights, folder)
     except CaseError as unusable:
         return Exclusion(files.patient_id, unusable.reason, unusable.detail)
+    except FAILURES as failed:
+        return Exclusion(files.patient_id, "region cannot be drawn", f"{type(failed).__name__}: {failed}")
 
 
 def _mask(files: CaseFiles, image: str, settings: ModelRegion, recipe: Recipe, weights: Path, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from cohortium.client.imaging.automatic import drawn_cases
 from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
 from cohortium.client.imaging.examine import examine
 from cohortium.client.imaging.store import Store, content_key
-from cohortium.client.imaging.workers import DIED
+from cohortium.client.imaging.workers import DIED, FAILURES
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 EMBEDDING_LIBRARIES = ("torch", "monai", "numpy")
 WAITING = 64
 """Cases handed to the processes at a time: enough that none idles, few enough to hold in memory."""
-FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-"""What the libraries raise on a case that passed all checks."""
 
 
 @dataclass

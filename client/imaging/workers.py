@@ -15,6 +15,8 @@ DIED = (
     "run prepare again with fewer jobs (finished cases are kept)"
 )
 """Of an error that stops a site."""
+FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What the libraries raise on a case that passed all checks."""
 
 
 @contextmanager

@@ -53,6 +53,11 @@ class Measurement:
             found |= {f"features.{place}/{i:04d}": value for i, value in enumerate(embedding.tolist())}
         return found
 
+    def drawn(self, patient: NewPatient) -> list[str]:
+        """What a network draws in this patient because no mask was given, in words."""
+        lacking = self._recipe.drawn.keys() - self._files(patient).masks.keys()
+        return [f"mask of {r} on {image} was missing, drawn by the study's network" for image, r in sorted(lacking)]
+
     def _files(self, patient: NewPatient) -> CaseFiles:
         given, recipe = patient.given, self._recipe
         pairs = list(dict.fromkeys((recipe.grid(image), recipe.base(region)) for image, region in recipe.pairs))

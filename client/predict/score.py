@@ -5,7 +5,7 @@ predictions.csv. Nothing of a patient leaves the machine.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def predict(model: Model, patients: Sequence[NewPatient]) -> list[Prediction]:
         The model's folder is not whole, image features are needed and not given, or too few patients came to
         harmonise them.
     """
-    values, refused = _judged(model, patients)
+    values, refused, drawn = _judged(model, patients)
     usable = [patient.patient_id for patient in patients if patient.patient_id not in refused]
     if model.needs.harmonised and 0 < len(usable) < LEAST_BATCH:
         raise ModelError(
@@ -84,7 +84,8 @@ def predict(model: Model, patients: Sequence[NewPatient]) -> list[Prediction]:
             f"hospital's own in them is estimated from {LEAST_BATCH} of its patients at least, and {len(usable)} came; "
             "give a table of patients of one hospital with --patients, or use a model without harmonised features"
         )
-    scored = {p.patient_id: p for p in model.computed(lambda: _scored(model, usable, values))} if usable else {}
+    found = model.computed(lambda: _scored(model, usable, values)) if usable else []
+    scored = {p.patient_id: replace(p, filled=(*p.filled, *drawn.get(p.patient_id, ()))) for p in found}
     return [
         scored.get(patient.patient_id)
         or Prediction(patient_id=patient.patient_id, refused="; ".join(refused[patient.patient_id]))
@@ -92,10 +93,12 @@ def predict(model: Model, patients: Sequence[NewPatient]) -> list[Prediction]:
     ]
 
 
-def _judged(model: Model, patients: Sequence[NewPatient]) -> tuple[dict[str, dict[str, float]], dict[str, list[str]]]:
-    """Numbers of each patient, and why some cannot be scored."""
+def _judged(
+    model: Model, patients: Sequence[NewPatient]
+) -> tuple[dict[str, dict[str, float]], dict[str, list[str]], dict[str, list[str]]]:
+    """Numbers of each patient, why some cannot be scored, and what networks drew."""
     wanted = [column for columns in model.needs.features.values() for column in columns]
-    values, refused, measurement = {}, {}, None
+    values, refused, drawn, measurement = {}, {}, {}, None
     for patient in patients:
         numbers, wrong = values_of(patient, model.saved.study, model.needs)
         if wanted and not wrong:
@@ -106,13 +109,14 @@ def _judged(model: Model, patients: Sequence[NewPatient]) -> tuple[dict[str, dic
                 measurement = measurement or Measurement(model)
                 try:
                     features = measurement.features(patient)
+                    drawn[patient.patient_id] = measurement.drawn(patient)
                 except CaseError as unusable:
                     features, wrong = {}, [str(unusable)]
             numbers |= features
         values[patient.patient_id] = numbers
         if wrong:
             refused[patient.patient_id] = wrong
-    return values, refused
+    return values, refused, drawn
 
 
 def _scored(model: Model, ids: list[str], values: dict[str, dict[str, float]]) -> list[Prediction]:

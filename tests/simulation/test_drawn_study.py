@@ -81,4 +81,5 @@ def test_scores_without_a_mask_are_those_of_predictions_csv(finished, tmp_path):
     assert main(["predict", str(out / "models" / "m"), *words]) == 0
     found = pd.read_csv(tmp_path / "risk.csv")
     assert found.patient_id.tolist() == some.patient_id.tolist()
+    assert set(found.filled) == {"mask of tumour on ct was missing, drawn by the study's network"}
     assert found.risk.tolist() == some["score.m"].tolist()
