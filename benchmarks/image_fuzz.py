@@ -2,14 +2,16 @@
 
     python benchmarks/image_fuzz.py --inputs 10000 --seed 0
 
-Each input is a true case of one kind (DICOM series, NIfTI, NRRD, MetaImage, RTSTRUCT, SEG) of which one file is cut,
-has bits flipped, bytes set, stretches doubled or dropped, or is swapped for a file of another kind. A reader may take
-it or refuse it with a `CaseError`; any other error, a death of the process, over five seconds, or over one GiB more of
-address space ends the run with the input's number, which repeats it: --seed S --only KIND --first N --inputs 1.
+Each input is a true case of one kind (DICOM series plain and compressed, enhanced DICOM, PET brought to SUV, NIfTI,
+NRRD, MetaImage, RTSTRUCT, SEG) of which one file is cut, has bits flipped, bytes set, stretches doubled or dropped, or
+is swapped for a file of another kind; of compressed pixels every other input is injured in the pixels alone. A reader
+may take it or refuse it with a `CaseError`; any other error, a death of the process, over five seconds, or over one GiB
+more of address space ends the run with the input's number, which repeats it: --seed S --only KIND --first N --inputs 1.
 """
 
 import argparse
 import importlib.util
+import io
 import os
 import random
 import shutil
@@ -25,6 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate, generate_frames
 
 from cohortium.client.imaging.case import CaseFiles, Recipe
 from cohortium.client.imaging.examine import Examined, examine
@@ -66,7 +70,14 @@ class Kind(NamedTuple):
 
 KINDS = {
     "series": Kind("ct", "mask.nii.gz", ("ct/1.dcm",)),
-    "jpeg2000": Kind("packed", "mask.nii.gz", ("packed/2.dcm",)),
+    "jpeg2000": Kind("jpeg2000", "mask.nii.gz", ("jpeg2000/2.dcm",)),
+    "jpeg-ls": Kind("jpeg-ls", "mask.nii.gz", ("jpeg-ls/2.dcm",)),
+    "jpeg lossless": Kind("jpeg lossless", "mask.nii.gz", ("jpeg lossless/2.dcm",)),
+    "jpeg": Kind("jpeg", "mask.nii.gz", ("jpeg/2.dcm",)),
+    "rle": Kind("rle", "mask.nii.gz", ("rle/2.dcm",)),
+    "enhanced": Kind("enhanced.dcm", "mask.nii.gz", ("enhanced.dcm",)),
+    "enhanced rle": Kind("enhanced rle.dcm", "mask.nii.gz", ("enhanced rle.dcm",)),
+    "pet": Kind("pet", "mask.nii.gz", ("pet/0.dcm",)),
     "series 0": Kind("ct", "rs.dcm", ("ct/0.dcm",)),
     "nifti": Kind("image.nii", "mask.nii", ("image.nii", "mask.nii")),
     "nifti gz": Kind("image.nii.gz", "mask.nii.gz", ("image.nii.gz", "mask.nii.gz")),
@@ -75,7 +86,14 @@ KINDS = {
     "rtstruct": Kind("ct", "rs.dcm", ("rs.dcm",)),
     "seg": Kind("ct", "seg.dcm", ("seg.dcm",)),
 }
-WEIGHTS = dict(zip(KINDS, (3, 3, 2, 2, 2, 1, 1, 5, 4), strict=True))
+COMPRESSED = {
+    "jpeg2000": uid.JPEG2000Lossless,
+    "jpeg-ls": uid.JPEGLSLossless,
+    "jpeg lossless": uid.JPEGLosslessSV1,
+    "jpeg": uid.JPEGBaseline8Bit,
+    "rle": uid.RLELossless,
+}
+WEIGHTS = dict(zip(KINDS, (3, 3, 3, 3, 2, 3, 4, 2, 2, 2, 2, 2, 1, 1, 5, 4), strict=True))
 
 
 def write_seeds(folder: Path) -> None:
@@ -85,8 +103,14 @@ def write_seeds(folder: Path) -> None:
     series = phantom.slices(rng.integers(-200, 300, SHAPE).astype(np.int16))
     for number, data in enumerate(series):
         phantom.write(data, folder / "ct" / f"{number}.dcm")
-    for number, data in enumerate(phantom.jpeg2000(phantom.slices(rng.integers(0, 999, SHAPE).astype(np.int16)))):
-        phantom.write(data, folder / "packed" / f"{number}.dcm")
+    values = phantom.slices(rng.integers(0, 999, SHAPE).astype(np.int16))
+    for name, syntax in COMPRESSED.items():
+        for number, data in enumerate(phantom.compressed(values, syntax)):
+            phantom.write(data, folder / name / f"{number}.dcm")
+    phantom.write(phantom.enhanced(values), folder / "enhanced.dcm")
+    phantom.write(phantom.enhanced(phantom.compressed(values, uid.RLELossless)), folder / "enhanced rle.dcm")
+    for number, data in enumerate(phantom.pet(rng.integers(0, 999, SHAPE).astype(np.int16))):
+        phantom.write(data, folder / "pet" / f"{number}.dcm")
     contours = [phantom.box_outline(2.5, 9.5, 2.5, 8.5, z) for z in (1, 2, 3)]
     phantom.write(phantom.structure_set({"GTV": contours, "liver": contours[:1]}), folder / "rs.dcm")
     inside = np.zeros(SHAPE, dtype=bool)
@@ -128,6 +152,18 @@ def injured(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     return bytes(found)
 
 
+def injured_stream(rng: random.Random, data: bytes) -> bytes:
+    """A file of compressed pixels that is whole but for one frame's stream: what the decoders meet."""
+    found = dcmread(io.BytesIO(data))
+    streams = list(generate_frames(found.PixelData, number_of_frames=int(found.get("NumberOfFrames", 1))))
+    chosen = rng.randrange(len(streams))
+    streams[chosen] = injured(rng, streams[chosen], streams) or b"\0\0"
+    found.PixelData = encapsulate(streams)
+    written = io.BytesIO()
+    found.save_as(written)
+    return written.getvalue()
+
+
 def fuzz_one(kind: str, number: int, seed: int, seeds: Path, here: Path) -> Examined:
     """Damage one input and let a site look at it; raises whatever is not a finding."""
     shutil.rmtree(here, ignore_errors=True)
@@ -138,8 +174,11 @@ def fuzz_one(kind: str, number: int, seed: int, seeds: Path, here: Path) -> Exam
         (shutil.copytree if source.is_dir() else shutil.copy)(source, _made(here) / name)
     others = [path.read_bytes() for path in sorted(seeds.rglob("*")) if path.is_file()]
     target = here / rng.choice(given.damaged)
-    target.write_bytes(injured(rng, target.read_bytes(), others))
-    recipe = Recipe({"ct": Image(modality="CT")}, {"tumour": MaskRegion()}, {})
+    data = target.read_bytes()
+    inside = (kind in COMPRESSED or kind == "enhanced rle") and number % 2
+    target.write_bytes(injured_stream(rng, data) if inside else injured(rng, data, others))
+    settings = Image(modality="PET", units="suv_bw") if kind == "pet" else Image(modality="CT")
+    recipe = Recipe({"ct": settings}, {"tumour": MaskRegion()}, {})
     part = {
         "rs.dcm": MaskFile(path="{patient_id}", roi=("GTV",)),
         "seg.dcm": MaskFile(path="{patient_id}", segment=(1,)),
@@ -248,9 +287,9 @@ def main() -> None:
                 sys.exit(f"{kind}: {wrong}")
             taken = outcomes.pop("taken", 0)
             refused = sum(outcomes.values())
-            print(f"{kind:10} {taken:6,} taken {refused:6,} refused, slowest {slowest:5.2f} s", flush=True)
+            print(f"{kind:13} {taken:6,} taken {refused:6,} refused, slowest {slowest:5.2f} s", flush=True)
             for reason, n in outcomes.most_common():
-                print(f"{'':17} {n:6,} {reason}")
+                print(f"{'':20} {n:6,} {reason}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def predict(
     patients: Annotated[Path | None, typer.Option(help="CSV table, a row a patient, instead of --set.")] = None,
     image: Annotated[list[str] | None, typer.Option(help="NAME=PATH of an image, as the study names it.")] = None,
     mask: Annotated[list[str] | None, typer.Option(help="REGION=PATH, or IMAGE/REGION=PATH.")] = None,
-    roi: Annotated[list[str] | None, typer.Option(help="REGION=NAME of its contour in a structure set.")] = None,
+    roi: Annotated[list[str] | None, typer.Option(help="REGION=NAME of its contour or segment, or a label.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write instead of the screen.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:

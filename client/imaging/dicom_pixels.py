@@ -80,7 +80,7 @@ def codestream_shape(codestream: bytes) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        It is none of these, has several components, or tiles without end.
+        It is none of these, has several components, samples of an impossible size, or tiles without end.
     """
     if codestream[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: start, then the size (ISO 15444-1, A.5.1)
         x1, y1, x0, y0, tile_x, tile_y, _, _, components = struct.unpack_from(">8IH", codestream, 8)
@@ -92,18 +92,34 @@ def codestream_shape(codestream: bytes) -> tuple[int, int]:
     while codestream[:2] == b"\xff\xd8":  # JPEG: segments until a frame header (ISO 10918-1, B.2.2; 14495-1, C.2.2)
         marker, length = struct.unpack_from(">HH", codestream, at)
         if marker in FRAMES:
-            _, rows, columns, components = struct.unpack_from(">BHHB", codestream, at + 4)
-            if components != 1:
-                raise ValueError("components")
+            bits, rows, columns, components = struct.unpack_from(">BHHB", codestream, at + 4)
+            # Of more bits GDCM writes beyond its memory
+            if components != 1 or not 2 <= bits <= 16:
+                raise ValueError("components or bits")
             return rows, columns
         at += 2 + length
     raise ValueError("codestream")
 
 
+def check_segments(stream: bytes, count: int) -> None:
+    """Whether an RLE stream lists a segment for each byte of a value, one behind the other (DICOM PS3.5, G.5).
+
+    Raises
+    ------
+    ValueError
+        It does not; GDCM divides by their number.
+    """
+    listed, *at = struct.unpack_from("<16I", stream)
+    if listed != count or sorted({64, *at[:count]}) != at[:count] or at[count - 1] >= len(stream):
+        raise ValueError("segments")
+
+
 def _decompressed(data: Dataset, syntax: str, stream: bytes) -> NDArray:
     shape = (int(data.Rows), int(data.Columns))
     # A decoder takes its memory by the stream's own numbers
-    if syntax != RLELossless and codestream_shape(stream) != shape:
+    if syntax == RLELossless:
+        check_segments(stream, int(data.BitsAllocated) // 8)
+    elif codestream_shape(stream) != shape:
         raise ValueError("size")
     plain = Dataset()
     plain.file_meta = FileMetaDataset()

@@ -157,6 +157,20 @@ def _drawn(path: Path, image: sitk.Image, part: MaskFile | None) -> NDArray[np.u
     return read_segment(file, image, part.segment if part else ())
 
 
+def part_named(path: Path, name: str) -> MaskFile:
+    """The part of a mask's file that a name means there: a contour, a segment's label or number, a voxel's value."""
+    try:
+        _, kind, _ = _contours(path)
+    except OSError:
+        kind = ""  # whoever reads it says what is wrong
+    number = int(name) if name.isdecimal() and int(name) else None
+    if kind == "SEG":
+        return MaskFile(path="{patient_id}", segment=(name, number) if number else (name,))
+    if kind == "" and number:
+        return MaskFile(path="{patient_id}", label=number)
+    return MaskFile(path="{patient_id}", roi=(name,))
+
+
 def mask_findings(path: Path, image: sitk.Image) -> list[Finding]:
     """Whether a structure set or segmentation is of its image's patient, coordinates and examination.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from cohortium.client.imaging.automatic import with_masks
 from cohortium.client.imaging.case import CaseFiles, Recipe, measure
+from cohortium.client.imaging.read import part_named
 from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
 from cohortium.client.predict.saved import Model
 from cohortium.common.errors import CaseError, ModelError
@@ -76,7 +77,7 @@ class Measurement:
             patient.patient_id,
             {image: patient.folder / path for image, path in images.items()},
             {pair: patient.folder / path for pair, path in masks.items()},
-            {(i, r): _part(given, r) for i, r in masks},
+            {(i, r): _part(given, r, patient.folder / path) for (i, r), path in masks.items()},
         )
         for role, path in [*files.images.items(), *(("/".join(pair), path) for pair, path in files.masks.items())]:
             if not path.exists():
@@ -109,7 +110,7 @@ class Measurement:
         return file
 
 
-def _part(given: Mapping[str, str], region: str) -> MaskFile:
+def _part(given: Mapping[str, str], region: str, path: Path) -> MaskFile:
     """Which region of its file a mask is."""
-    roi = given.get(ROI + region)
-    return MaskFile(path="{patient_id}", roi=(roi,) if roi else ())
+    name = given.get(ROI + region)
+    return part_named(path, name) if name else MaskFile(path="{patient_id}")

@@ -17,7 +17,7 @@ from cohortium.sites.site_file import MISSING_CODES
 
 ID = "patient_id"
 IMAGE, MASK, ROI = "image.", "mask.", "roi."
-"""Columns of paths: image.ct, mask.tumour or mask.ct/tumour; and of names in a structure set: roi.tumour."""
+"""Columns of paths: image.ct, mask.tumour or mask.ct/tumour; and which region of the mask's file it is: roi.tumour."""
 
 
 class NewPatient(NamedTuple):

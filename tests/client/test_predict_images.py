@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from cohortium.client.imaging.read import read_image
 from cohortium.client.predict.images import Measurement
-from cohortium.client.predict.patients import IMAGE, MASK, NewPatient
+from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
 from cohortium.client.predict.saved import Model, Needs
 from cohortium.client.prepare import prepare
 from cohortium.common.errors import CaseError, ModelError
@@ -13,6 +14,7 @@ from cohortium.common.model_files import SavedModel
 from cohortium.common.study import parse_study
 from cohortium.common.table import Table
 from cohortium.sites.site_file import parse_site
+from tests.client.imaging.dicom_phantom import segmentation, slices, write, write_series
 from tests.client.imaging.volumes import ball, make, textured
 
 STUDY = {
@@ -52,6 +54,27 @@ def prepared(tmp_path):
     features = {s: tuple(n for n in table.feature_names if n.startswith(f"features.{s}/")) for s in study.features}
     saved = SavedModel(folder=tmp_path, description=None, study=study, objects={})
     return table, Model(saved=saved, needs=Needs({}, (), features, ())), tmp_path
+
+
+def test_a_region_is_named_in_a_segmentation_as_in_a_structure_set(prepared):
+    """The ball beside another segment, and the image as a series: the numbers of its own mask."""
+    _, model, folder = prepared
+    model.needs.features.pop("deep")
+    volume, inside = sitk.GetArrayFromImage(make(textured(0))), ball() > 0
+    series = slices(np.round(volume).astype(np.int16))
+    image = write_series(folder / "ct", series)
+    masks = {"tumour": inside, "liver": ~inside}
+    sitk_mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    sitk_mask.CopyInformation(read_image(image))
+    sitk.WriteImage(sitk_mask, folder / "own.nrrd")
+    write(segmentation(series, masks), folder / "seg.dcm")
+    given = {IMAGE + "ct": "ct", MASK + "tumour": "own.nrrd"}
+    own = Measurement(model).features(NewPatient("own", given, folder))
+    for name in ("Tumour", "1"):
+        asked = {**given, MASK + "tumour": "seg.dcm", ROI + "tumour": name}
+        assert Measurement(model).features(NewPatient("seg", asked, folder)) == own
+    with pytest.raises(CaseError, match="name one"):
+        Measurement(model).features(NewPatient("seg", {**given, MASK + "tumour": "seg.dcm"}, folder))
 
 
 def test_features_are_those_of_prepare(prepared):

@@ -2,11 +2,13 @@
 
 import copy
 import io
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -17,7 +19,11 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     PositronEmissionTomographyImageStorage,
+    RLELossless,
     RTStructureSetStorage,
 )
 
@@ -87,6 +93,46 @@ def jpeg2000(series: Sequence[Dataset]) -> list[Dataset]:
         data["PixelData"].is_undefined_length = True
         packed.append(data)
     return packed
+
+
+def compressed(series: Sequence[Dataset], syntax: str) -> list[Dataset]:
+    """The same slices, values at least 0, compressed by outside libraries; JPEG baseline is of 8 bits and lossy."""
+    if syntax == JPEG2000Lossless:
+        return jpeg2000(series)
+    packed = []
+    for given in series:
+        data = copy.deepcopy(given)
+        data.PixelRepresentation = 0
+        values = np.frombuffer(given.PixelData, dtype="<i2").astype(np.uint16).reshape(given.Rows, given.Columns)
+        if syntax in (RLELossless, JPEGLSLossless):
+            data.compress(syntax, generate_instance_uid=False)
+        else:
+            data.file_meta.TransferSyntaxUID = syntax
+            data.PixelData = encapsulate([_jpeg(values) if syntax == JPEGBaseline8Bit else _jpeg_lossless(values)])
+        if syntax == JPEGBaseline8Bit:
+            data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+        data["PixelData"].is_undefined_length = True
+        packed.append(data)
+    return packed
+
+
+def _jpeg(values: NDArray[np.uint16]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray((values >> 8).astype(np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def _jpeg_lossless(values: NDArray[np.uint16]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(f"{folder}/slice.dcm")
+        writer.SetImageIO("GDCMImageIO")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.Execute(sitk.GetImageFromArray(values[None]))
+        written = pydicom.dcmread(f"{folder}/slice.dcm")
+    assert written.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    return next(generate_frames(written.PixelData, number_of_frames=1))
 
 
 def structure_set(regions: dict[str, Sequence[NDArray[np.float64]]]) -> Dataset:

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from cohortium.client.imaging.dicom_pixels import codestream_shape
+from cohortium.client.imaging.dicom_pixels import check_segments, codestream_shape
 from cohortium.client.imaging.dicom_series import read_slices, series_findings, slice_files
-from cohortium.client.imaging.read import mask_findings, read_image, read_mask
+from cohortium.client.imaging.read import mask_findings, part_named, read_image, read_mask
 from cohortium.client.imaging.rtstruct import fill
 from cohortium.common.errors import CaseError
 from cohortium.sites.site_file import MaskFile
@@ -21,6 +23,8 @@ from tests.client.imaging.dicom_phantom import (
     SPACING_MM,
     STUDY,
     box_outline,
+    compressed,
+    enhanced,
     jpeg2000,
     oblique,
     place,
@@ -75,6 +79,20 @@ def test_compressed_slices_are_those_that_were_stored(tmp_path):
     assert np.array_equal(voxels(read_image(write_series(tmp_path, packed), "CT")), values.astype(int) - 1024)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGLosslessSV1, RLELossless, JPEGBaseline8Bit])
+def test_every_way_to_compress_gives_the_stored_values(tmp_path, syntax):
+    values = np.random.default_rng(0).integers(0, 1000, SHAPE).astype(np.int16)
+    lossy = syntax == JPEGBaseline8Bit
+    values = np.linspace(0, 32767, values.size).reshape(SHAPE).astype(np.int16) if lossy else values
+    series = slices(values)
+    packed = compressed(series, syntax)
+    read = voxels(read_image(write_series(tmp_path / "slices", packed), "CT"))
+    frames = voxels(read_image(write(enhanced(packed), tmp_path / "frames.dcm"), "CT"))
+    assert np.array_equal(read, frames)
+    # quality 95 of a smooth image
+    assert np.abs(read - (values >> 8)).max() <= 3 if lossy else np.array_equal(read, values)
+
+
 @pytest.mark.parametrize("format_name", ["JPEG", "JPEG2000"])
 def test_a_stream_says_its_own_size(format_name):
     stream = io.BytesIO()
@@ -83,6 +101,22 @@ def test_a_stream_says_its_own_size(format_name):
     assert codestream_shape(stream.getvalue()) == (11, 9)
     with pytest.raises(ValueError, match="codestream"):
         codestream_shape(b"not a stream")
+
+
+def test_samples_of_an_impossible_size_never_reach_the_decoder():
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((11, 9), np.uint8)).save(stream, "JPEG")
+    data = bytearray(stream.getvalue())
+    data[data.index(b"\xff\xc0") + 4] = 144
+    with pytest.raises(ValueError, match="bits"):
+        codestream_shape(bytes(data))
+
+
+@pytest.mark.parametrize("segments", [(0, 64), (1, 64), (2, 64, 64), (2, 66, 80), (2, 64, 100), (20, 64, 80)])
+def test_segments_that_are_none_never_reach_the_decoder(segments):
+    check_segments(struct.pack("<16I", 2, 64, 80, *[0] * 13) + bytes(36), 2)
+    with pytest.raises(ValueError, match="segments"):
+        check_segments(struct.pack("<16I", *segments, *[0] * (16 - len(segments))) + bytes(36), 2)
 
 
 def test_a_jpeg_ls_stream_does_too():
@@ -326,6 +360,30 @@ def test_segments_are_placed_by_their_own_geometry(tmp_path, axes):
     assert refusal(read_mask, file, shifted, segment("liver")) == "mask and image differ in geometry"
     smaller = sitk.Image(image)[:6, :, :]
     assert refusal(read_mask, file, smaller, segment("liver")) == "mask lies outside the image"
+
+
+def test_a_name_means_what_the_file_has(tmp_path):
+    series = slices(VALUES)
+    image = read_image(write_series(tmp_path / "ct", series))
+    first, second = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=bool)
+    first[1, 2:5, 2:5], second[2, 3:7, 3:7] = True, True
+    seg = write(segmentation(series, {"tumour": first, "1": second}), tmp_path / "seg.dcm")
+    labels = sitk.GetImageFromArray(first.astype(np.uint8) + 2 * second.astype(np.uint8))
+    labels.CopyInformation(image)
+    sitk.WriteImage(labels, tmp_path / "labels.nii.gz")
+    outline = [box_outline(2.5, 6.5, 2.5, 6.5, 2)]
+    contours = {"GTV": outline, "1": [box_outline(0.5, 1.5, 0.5, 1.5, 2)]}
+    rs = write(structure_set(contours), tmp_path / "rs.dcm")
+    for file, name, expected in (
+        (seg, "Tumour", first),
+        (seg, "1", second),  # a label goes before a number
+        (seg, "2", second),
+        (tmp_path / "labels.nii.gz", "2", second),
+        (rs, "gtv", second),
+    ):
+        assert np.array_equal(voxels(read_mask(file, image, part_named(file, name))), expected)
+    assert refusal(read_mask, seg, image, part_named(seg, "spleen")) == "mask has no such region"
+    assert part_named(tmp_path / "away.dcm", "GTV").roi == ("GTV",)
 
 
 def test_a_label_of_a_mask(tmp_path):
