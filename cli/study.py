@@ -57,7 +57,9 @@ def summary(study: "Study") -> list[str]:
         f"primary    {study.study.primary} ({study.outcome_kind})",
         f"train      {', '.join(split.train)}",
         f"external   {', '.join(split.external) or 'none'}",
-        f"split      {held_out}" + (f", {split.folds} folds" if split.folds else ""),
+        f"split      {held_out}"
+        + (f", {split.folds} folds" if split.folds else "")
+        + (f" x {split.repeats}" if split.repeats > 1 else ""),
         f"variables  {', '.join(study.variables) or 'none'}",
         f"features   {', '.join(f'{name} ({f.kind})' for name, f in study.features.items()) or 'none'}",
         *(f"model      {name} ({study.model[name].kind}): {_predictors(study, name)}" for name in study.model_order),

@@ -12,7 +12,7 @@ digest.
 
 A *replicate* of a fit is named by the cross-validation folds it has not seen: ``()`` is the final fit, ``(2,)`` the one
 that predicts fold 2, ``(1, 2)`` one that gives out-of-fold inputs to a model stacked on top of it. Numbers from the
-number of folds on are sites left out (view_patients.py).
+number of folds on are folds of further repeats, then sites left out (view_patients.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence

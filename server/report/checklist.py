@@ -91,7 +91,8 @@ def _split(study: Record) -> str:
     split = study.get("split") or {}
     parts = []
     if split.get("folds"):
-        parts.append(f"{split['folds']}-fold cross-validation")
+        times = f", repeated {split['repeats']} times" if split.get("repeats", 1) > 1 else ""
+        parts.append(f"{split['folds']}-fold cross-validation{times}")
     if split.get("internal_fraction"):
         parts.append(f"internal fraction {split['internal_fraction']:g} of each training site")
     if split.get("part_column"):
