@@ -33,6 +33,11 @@ QUICK = (
     "IPCW Brier",
     "C of binned scores",
     "Gray's test",
+    "Cox score tests",
+    "Mann-Whitney test of Table 1",
+    "numbers as outcome",
+    "Brier score in parts",
+    "by REML",
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import items_binary
 import items_classifiers
 import items_cohorts
+import items_further
 import items_inference
 import items_models
 import items_penalised
@@ -29,6 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 MODULES = (
     items_tables,
     items_selection,
+    items_further,
     items_models,
     items_penalised,
     items_inference,
@@ -37,6 +39,16 @@ MODULES = (
     items_binary,
     items_survival,
     items_cohorts,
+)
+NOT_SHOWN = (
+    "differential privacy: random on purpose, and not equal; its parts have tests against formulas and laws",
+    "sampled SHAP: random draws; its tests hold it against the definition, the shap library and linear SHAP",
+    "imputation by mean or indicator: the mean is that of the first row, an indicator is a column like others",
+    "draws of multiple imputation: random; what is done with them is the row of Rubin's rules",
+    "nomogram: a linear map of coefficients to points; staging: a score that is given, nothing is fitted",
+    "cross-validation in folds, repeats, without a site, optimism: the fits and figures above, of fewer patients",
+    "ComBat of a site outside training: the function of the ComBat row, with that site's own sums",
+    "not built: random forest, optimism by refitted bootstrap, Cox LASSO with one baseline (docs/decisions 10, 12, 13)",
 )
 HEAD = ("item", "data", "sums", "rounds", "bytes a site", "largest difference", "target", "pooled reference")
 
@@ -64,8 +76,8 @@ def markdown(rows: list[dict[str, Any]], skipped: list[str]) -> str:
         "rows on one pile by other software, in scripts that import nothing of ours",
         "([benchmarks/equality](../benchmarks/equality)). The difference is the largest |ours - reference| /",
         "max(1, |reference|) over all numbers of the item; rounds are messages that a site answers, bytes",
-        "what it sends. Rows that say NOT equal show how far another definition lies (averages of local fits, bins,",
-        "random features for a kernel); an average of local fits has no target of its own and is listed as missing",
+        "what it sends. Rows that say NOT equal show how far another definition lies (averages of local fits or of",
+        "networks, bins, random features for a kernel); an average has no target of its own and is listed as missing",
         "that of the exact fit. A target above 1e-9 gives its reason beside the reference; for what is binned the",
         "row asks whether the figure lies inside the bound printed with it.",
         "",
@@ -76,6 +88,9 @@ def markdown(rows: list[dict[str, Any]], skipped: list[str]) -> str:
         "| " + " | ".join(HEAD) + " |",
         "|" + " --- |" * len(HEAD),
         *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        "",
+        "Without a row, and why:",
+        *(f"- {why}" for why in NOT_SHOWN),
     ]
     return "\n".join(lines) + "\n"
 
