@@ -94,7 +94,9 @@ class _Explained:
         try:
             sums = self._design().sum(explanation.contributions, coefficients=nothing, centre=nothing, group=self.group)
             patients = int(sums.patients)
-            mean, marginal = sums.total / max(patients, 1), self._marginal(list(SHARES))
+            # the background is published with the model: as the axes of a nomogram, it ends before single patients
+            ends = nomogram.percentiles(patients, self.study.privacy.minimum_count)
+            mean, marginal = sums.total / max(patients, 1), self._marginal(np.clip(SHARES, *ends).tolist())
             marginals = [self._with_gaps(v, mean, marginal) for v in range(len(self.variables))]
             seed = self.study.study.seed
             background = shapley.draw(marginals, self.group, np.random.default_rng(seed))
@@ -105,8 +107,9 @@ class _Explained:
             return {"shap": {"withheld": str(refusal)}}
         digest = self.federation.publish({"variables": self.variables, **background._asdict()})
         entries = zip(self.variables, found.mean_absolute.tolist(), found.mean.tolist(), strict=True)
+        ordered = sorted(entries, key=lambda entry: -entry[1])
         return {
-            "shap": [{"variable": v, "mean_absolute": absolute, "mean": mean} for v, absolute, mean in entries],
+            "shap": [{"variable": v, "mean_absolute": absolute, "mean": mean} for v, absolute, mean in ordered],
             "shap_sampling": {
                 "patients": found.patients,
                 "permutations": 2 * shapley.BACKGROUND,
