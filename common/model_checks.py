@@ -23,6 +23,9 @@ def model_mistakes(study: "Study") -> Iterator[Mistake]:
             if isinstance(step, Icc) and not any(getattr(features, "perturbations", 0) for features in sets):
                 problem = "compares contours, and no predictor has others; give its [features.NAME] perturbations = 10"
                 yield Mistake(f"[model.{name}]", f"selection[{i + 1}] = 'icc'", problem)
+        if getattr(model, "intervals", "wald") == "profile" and getattr(model, "penalty", "none") != "firth":
+            problem = 'is of a penalised likelihood; add penalty = "firth", or leave it out'
+            yield Mistake(f"[model.{name}]", "intervals = 'profile'", problem)
         if isinstance(model, StagingModel):
             yield from _staging(study, name, model)
         if isinstance(model, GradientBoostingModel):

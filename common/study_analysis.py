@@ -141,6 +141,7 @@ class ModelTable(Keys):
 
 # left out of the hash where unused: a study without them is the study it always was
 Tests = Annotated[Literal["wald", "likelihood_ratio"], Field(exclude_if=lambda value: value == "wald")]
+Intervals = Annotated[Literal["wald", "profile"], Field(exclude_if=lambda value: value == "wald")]
 SiteEffects = Annotated[Literal["none", "fixed", "random"], Field(exclude_if=lambda value: value == "none")]
 Tau2 = Annotated[Literal["dl", "reml"], Field(exclude_if=lambda value: value == "dl")]
 """How the variance between sites is estimated: DerSimonian and Laird's moments, or restricted maximum likelihood."""
@@ -159,6 +160,7 @@ class LogisticModel(ModelTable):
     aggregation: Literal["exact", "fedavg", "meta"] = "exact"
     tau2: Tau2 = "dl"
     tests: Tests = "wald"
+    intervals: Intervals = "wald"
     site_effects: SiteEffects = "none"
 
     @model_validator(mode="after")
@@ -208,6 +210,7 @@ class CoxModel(ModelTable):
     strata: Literal["site", "none"] = "site"
     penalty: Literal["none", "firth"] = "none"
     tests: Tests = "wald"
+    intervals: Intervals = "wald"
     proportional_hazards: HazardsTest = Field(
         default="none", description="scaled Schoenfeld residuals against time or its logarithm"
     )

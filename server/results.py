@@ -23,6 +23,7 @@ FORMAT = "cohortium-results/1"
 PACKAGES = ("cohortium", "flwr", "numpy", "scipy", "cryptography", "pandas", "pyarrow", "pydantic")
 LEVEL = 0.95
 LARGEST_EXPONENT = 700.0  # exp(709) is the end of doubles
+NO_END = {"undefined": "the search for the ends of this interval did not settle"}
 NO_RATIO = {"undefined": "no number can hold a ratio per unit of this term; give the variable in another unit"}
 
 
@@ -106,7 +107,7 @@ def results(
 
 
 def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
-    """Estimates in study units with Wald intervals; penalised ones have no standard error."""
+    """Estimates in study units with Wald intervals, and profile ones; penalised by L1 they have no standard error."""
     rows = []
     errors = None if fit.covariance is None else np.sqrt(np.diag(fit.covariance))
     for index, term in enumerate(fit.terms):
@@ -125,11 +126,20 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
                 "p": float(2 * law.sf(abs(estimate / errors[index]))),
             }
             if ratio and term != "(Intercept)":
-                low, high = _ratio(estimate - half), _ratio(estimate + half)
-                finite = isinstance(low, float) and isinstance(high, float)
-                row |= {"ratio": _ratio(estimate), "ratio_ci": [low, high] if finite else NO_RATIO}
+                row |= {"ratio": _ratio(estimate), "ratio_ci": _ratios(estimate - half, estimate + half)}
+        if fit.profile is not None:
+            ends = float(fit.profile.low[index]), float(fit.profile.high[index])
+            found = all(map(math.isfinite, ends))
+            row |= {"profile_ci": list(ends) if found else NO_END, "profile_p": float(fit.profile.p[index])}
+            if ratio and term != "(Intercept)":
+                row["profile_ratio_ci"] = _ratios(*ends) if found else NO_END
         rows.append(row)
     return rows
+
+
+def _ratios(low: float, high: float) -> list[float] | dict[str, str]:
+    ends = [ratio for ratio in (_ratio(low), _ratio(high)) if isinstance(ratio, float)]
+    return ends if len(ends) == 2 else NO_RATIO
 
 
 def _ratio(exponent: float) -> float | dict[str, str]:

@@ -13,7 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from cohortium.common.federation import Federation, statistic
-from cohortium.strategies import cox, firth, risk_sets
+from cohortium.strategies import cox, risk_sets
+from cohortium.strategies.penalised_search import (
+    Evaluate,
+    Point,
+    Profile,
+    free,
+    half_log_determinant,
+    maximise,
+    profile,
+)
 from cohortium.strategies.risk_sets import LikelihoodTerms, Thinning, Ties, stratum_terms
 from cohortium.strategies.rows import Array, Counts, Survival
 from cohortium.strategies.survival import time_cell
@@ -109,10 +118,32 @@ def fit(
     NotIdentifiable
         No events, or a column that is constant or a combination of others. Separation is no obstacle.
     """
-    free = np.setdiff1d(np.arange(predictors), np.asarray(zero, dtype=np.int64))
+    evaluate, pooled = likelihood_of(federation, ties, strata, time_step)
+    start, at = maximise(evaluate, free(predictors, zero))
+    return cox.cox_of(start.terms, at.terms, pooled)
+
+
+def fit_with_profile(
+    federation: Federation,
+    contrasts: Array,
+    *,
+    ties: Ties = "efron",
+    strata: cox.Strata = "none",
+    time_step: float | None = 1.0,
+) -> tuple[cox.Cox, Profile]:
+    """`fit`, and the profile intervals of some combinations (c, p) of its coefficients (`penalised_search.profile`)."""
+    evaluate, pooled = likelihood_of(federation, ties, strata, time_step)
+    start, at = maximise(evaluate, np.eye(contrasts.shape[1]))
+    return cox.cox_of(start.terms, at.terms, pooled), profile(federation, evaluate, at, contrasts)
+
+
+def likelihood_of(
+    federation: Federation, ties: Ties, strata: cox.Strata, time_step: float | None
+) -> tuple[Evaluate, cox.Pooled | None]:
+    """The penalised likelihood over all sites, two sums a point; without strata also its grid of times."""
     if strata == "site":
 
-        def by_site(coefficients: Array, near: firth.Point | None) -> firth.Point:
+        def by_site(coefficients: Array, near: Point | None) -> Point:
             asked = {"coefficients": coefficients, "ties": ties}
             part = federation.sum(risk_sets.stratum, time_step=None, **asked)
             information = symmetric(part.information)
@@ -122,14 +153,13 @@ def fit(
             more = federation.sum(stratum, covariance=np.linalg.inv(information), **asked)
             return _point(at, more.correction)
 
-        start, at = firth.maximise(by_site, predictors, free)
-        return cox.cox_of(start.terms, at.terms)
+        return by_site, None
 
     if time_step is None:
         raise ValueError('time_step = None needs strata = "site"; without strata the sites need a common time grid')
     pooled = cox.Pooled.over(federation, ties, time_step)
 
-    def of_all(coefficients: Array, near: firth.Point | None) -> firth.Point:
+    def of_all(coefficients: Array, near: Point | None) -> Point:
         at = pooled.evaluate(coefficients, None if near is None else near.terms)
         assert at.terms is not None
         if near is None:
@@ -147,8 +177,7 @@ def fit(
         )
         return _point(at._replace(information=symmetric(more.information)), more.correction)
 
-    start, at = firth.maximise(of_all, predictors, free)
-    return cox.cox_of(start.terms, at.terms, pooled)
+    return of_all, pooled
 
 
 def _refuse(at: cox.At) -> None:
@@ -156,7 +185,7 @@ def _refuse(at: cox.At) -> None:
     cox.newton_step(at)  # which names a column that is constant or a combination of others
 
 
-def _point(at: cox.At, more: Array) -> firth.Point:
-    penalised = at.log_likelihood + firth.half_log_determinant(at.information)
+def _point(at: cox.At, more: Array) -> Point:
+    penalised = at.log_likelihood + half_log_determinant(at.information)
     at = at._replace(log_likelihood=penalised)
-    return firth.Point(at.coefficients, penalised, at.gradient + more, at.information, at)
+    return Point(at.coefficients, penalised, at.gradient + more, at.information, at)

@@ -55,11 +55,16 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     """Make the table of coefficients, or None where the model has none."""
     if not coefficients:
         return None
+    profiled = "profile_ci" in coefficients[0]
+    coefficients = [_profiled(row) for row in coefficients]
     # Penalised estimates have none of these anywhere: a note says so, not three columns of it.
-    keys = ("exact", "se", "ratio", "p")
-    shown = [key for key in keys if any(isinstance(row.get(key), int | float) for row in coefficients)]
-    titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI)", "p": "p"}
-    write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value}
+    keys = ("exact", "se", "ratio", "p", "wald_ci", "wald_p")
+    shown = [key for key in keys if any(isinstance(row.get(key), int | float | list) for row in coefficients)]
+    by = ", profile" if profiled else ""
+    titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI{by})", "p": "p"}
+    titles |= {"wald_ci": "95% CI, Wald", "wald_p": "p, Wald"}
+    write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value, "wald_p": p_value}
+    write |= {"wald_ci": lambda ci: limits(*ci, 2)}
     first = "Coefficient (95% CI)" if kind == "linear" else "Coefficient"
     grid = Grid(caption, ["Term", first, *(titles[key] for key in shown)])
     for row in coefficients:
@@ -72,6 +77,14 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     if missing and "se" not in shown:
         grid.noted("", f"standard error and p {missing.kind}: {missing.reason}")
     return grid
+
+
+def _profiled(row: Record) -> Record:
+    """Profile interval and test where there are any, Wald's beside them; else the row as it is."""
+    if "profile_ci" not in row:
+        return row
+    wald = {"wald_ci": row.get("ratio_ci"), "wald_p": row.get("p")}
+    return {**row, "ratio_ci": row.get("profile_ratio_ci"), "p": row["profile_p"], **wald}
 
 
 def _ratio(row: Record) -> Any:
@@ -89,7 +102,7 @@ def coefficients_forest(coefficients: Sequence[Record], kind: str, caption: str)
     """Draw the ratios; the intercept, which is no effect, is left out, and so are models of one term."""
     lines = [
         Line(term_label(row["term"]), float(row["ratio"]), interval(row, "ratio_ci"))
-        for row in coefficients
+        for row in map(_profiled, coefficients)
         if isinstance(row.get("ratio"), int | float) and row["term"] != "(Intercept)"
     ]
     if len(lines) < 2:

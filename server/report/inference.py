@@ -19,10 +19,15 @@ def fitted_note(kind: str, model: Record) -> str:
             ties = {"efron": "Efron", "breslow": "Breslow"}.get(model.get("ties", "efron"), "")
             own = model.get("strata", "site") == "site"
             where = f", {ties} ties; {'every site has' if own else 'all sites share'} a baseline hazard"
+        said = f"{likelihood} with Firth's penalty over all training patients{where}. Estimates stay finite where "
+        if model.get("intervals") == "profile":
+            return (
+                f"{said}predictors separate the outcome; intervals are of the profile penalised likelihood, p of its "
+                "ratio test, standard errors of Wald's kind."
+            )
         return (
-            f"{likelihood} with Firth's penalty over all training patients{where}. Estimates stay finite where "
-            "predictors separate the outcome; standard errors are of Wald's kind, and the penalised likelihood-ratio "
-            "test is to be preferred to them."
+            f"{said}predictors separate the outcome; standard errors are of Wald's kind, and the penalised "
+            "likelihood-ratio test is to be preferred to them."
         )
     if model.get("aggregation") == "meta":
         method = "REML" if model.get("tau2") == "reml" else "DerSimonian-Laird"

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cohortium.common.study import Study
 from cohortium.server.stages.columns import Columns
+from cohortium.strategies.penalised_search import Profile
 from cohortium.strategies.view_patients import fold_numbers, further_repeats, left_out_number
 
 Array = NDArray[np.float64]
@@ -28,6 +29,7 @@ class Fit:
     estimates: Array = field(default_factory=lambda: np.empty(0))
     covariance: Array | None = None
     degrees_of_freedom: Array | None = None  # of each estimate, where intervals and tests are Student's
+    profile: Profile | None = None  # of each estimate, in study units
     notes: dict[str, Any] = field(default_factory=dict)
     no_errors: str = "a penalised estimate has no standard error"
     """Why, where there is no covariance."""
@@ -72,7 +74,13 @@ def labelled(rows: dict[str, Any], columns: Columns, **more: Any) -> dict[str, A
 
 def in_study_units(columns: Columns, coefficients: Array, covariance: Array) -> tuple[Array, Array]:
     """Coefficients (intercept first) and covariance of the raw columns, from those of the standardised ones."""
-    back = np.eye(len(coefficients))
+    back = to_study_units(columns)
+    return back @ coefficients, back @ covariance @ back.T
+
+
+def to_study_units(columns: Columns) -> Array:
+    """Coefficients (intercept first) of the raw columns from those of the standardised ones, (p + 1, p + 1)."""
+    back = np.eye(1 + len(columns))
     back[1:, 1:] = np.diag(1 / columns.scale)
     back[0, 1:] = -columns.centre / columns.scale
-    return back @ coefficients, back @ covariance @ back.T
+    return back

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from lifelines import CoxPHFitter
-from scipy import stats
+from scipy import optimize, stats
 
 from cohortium.client import disclosure
-from cohortium.common.errors import SumRefused
+from cohortium.common.errors import StudyError, SumRefused
 from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study, parse_study
 from cohortium.common.study_analysis import CoxModel, LogisticModel, Validation
@@ -20,6 +20,7 @@ from cohortium.common.table import Table
 from cohortium.server.releases import releases
 from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
+from tests.strategies.test_firth import penalised
 from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 NOISE = [f"noise{k}" for k in range(3)]
@@ -48,6 +49,7 @@ kind = "logistic"
 predictors = ["age", "stage"]
 penalty = "firth"
 tests = "likelihood_ratio"
+intervals = "profile"
 
 [model.by_site]
 kind = "logistic"
@@ -89,6 +91,7 @@ endpoint = "os"
 strata = "none"
 predictors = ["age", "stage"]
 penalty = "firth"
+intervals = "profile"
 proportional_hazards = "identity"
 """ + "".join(f'\n[[variable]]\nname = "{name}"\nkind = "continuous"\n' for name in NOISE)
 
@@ -229,6 +232,32 @@ def test_firth_is_close_to_maximum_likelihood_where_that_exists(run):
     assert len(results["models"]["firth"]["notes"]["likelihood_ratio"]["variables"]) == 2
 
 
+def test_profile_intervals_lie_where_the_penalised_likelihood_has_lost_enough(run):
+    results, rows, out = run
+    x, y = sm.add_constant(design(rows, ["age", "stage"])).to_numpy(), rows.outcome.to_numpy()
+    ours = list(estimates(results, "firth").values())
+    top = penalised(np.array([row["estimate"] for row in ours]), x, y)[0]
+    for k, row in enumerate(ours):
+        lost = []
+        for value in (0.0, *row["profile_ci"]):
+
+            def score(b, k=k, value=value):
+                return np.delete(penalised(np.insert(b, k, value), x, y)[1], k)
+
+            b = optimize.root(score, np.delete([other["estimate"] for other in ours], k), tol=1e-12).x
+            lost.append(2 * (penalised(np.insert(b, k, value), x, y)[0] - top))
+        assert lost[1:] == pytest.approx([stats.chi2.ppf(0.95, 1)] * 2, rel=1e-6)
+        assert row["profile_p"] == pytest.approx(stats.chi2.sf(lost[0], 1), rel=1e-6)
+        if k:
+            assert row["profile_ratio_ci"] == pytest.approx(np.exp(row["profile_ci"]))
+    low, high = estimates(results, "cox_firth")["age"]["profile_ci"]
+    assert low < estimates(results, "cox_firth")["age"]["estimate"] < high
+    assert "profile_ci" not in estimates(results, "plain")["age"]
+    page = (out / "report.html").read_text()
+    assert "Odds ratio (95% CI, profile)" in page
+    assert "95% CI, Wald" in page
+
+
 def test_every_sum_was_listed(run):
     _, _, out = run
     listed = {one.statistic for one in releases(load_study(out))}
@@ -269,7 +298,7 @@ def test_the_report_says_it(run):
 def test_a_study_without_these_keeps_its_hash():
     logistic = LogisticModel(kind="logistic", predictors=("age",)).model_dump()
     cox = CoxModel(kind="cox", predictors=("age",)).model_dump()
-    assert not {"tests", "site_effects", "proportional_hazards", "tau2"} & {*logistic, *cox}
+    assert not {"tests", "intervals", "site_effects", "proportional_hazards", "tau2"} & {*logistic, *cox}
     assert "tau2" not in Validation().model_dump()
     with pytest.raises(ValueError, match="is of a meta-analysis"):
         LogisticModel(kind="logistic", predictors=("age",), tau2="reml")
@@ -277,3 +306,9 @@ def test_a_study_without_these_keeps_its_hash():
         Validation(tau2="reml")
     with pytest.raises(ValueError, match="different fits"):
         LogisticModel(kind="logistic", predictors=("age",), penalty="firth", site_effects="fixed")
+
+
+def test_profiles_are_of_a_penalised_likelihood(run):
+    text = (run[2] / "study.toml").read_text().replace('tests = "likelihood_ratio"', 'intervals = "profile"', 1)
+    with pytest.raises(StudyError, match="is of a penalised likelihood"):
+        parse_study(tomllib.loads(text))

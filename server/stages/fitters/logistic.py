@@ -4,13 +4,14 @@ Site effects and meta-analysis are in `by_site`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from cohortium.common.study_analysis import LogisticModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages import inference
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.fitted import Fit, in_study_units, labelled
+from cohortium.server.stages.fitted import Fit, in_study_units, labelled, to_study_units
 from cohortium.server.stages.fitters import by_site
 from cohortium.server.stages.fitters.averaged import averaged, beside_average
 from cohortium.server.stages.penalised import path_notes
@@ -53,10 +54,15 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
 
 def _firth(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """As `fit`; its tests compare with the penalty of the full design, as logistf does."""
-    width = len(columns)
+    width, profile = len(columns), None
 
     def of(zero: Sequence[int]) -> firth.Firth:
-        return firth.fit(federation.rows(labelled(rows, columns)), width, names=columns.names, zero=zero)
+        nonlocal profile
+        sums = federation.rows(labelled(rows, columns))
+        if not zero and model.intervals == "profile" and inference.final(rows):
+            found, profile = firth.fit_with_profile(sums, to_study_units(columns), names=columns.names)
+            return found
+        return firth.fit(sums, width, names=columns.names, zero=zero)
 
     tests: dict[str, likelihood.ChiSquared] = {}
     model_test = None
@@ -82,7 +88,7 @@ def _firth(federation: StudyFederation, model: LogisticModel, rows: dict[str, An
     }
     if model_test is not None:
         notes["likelihood_ratio"] = {**model_test.plain(), "variables": inference.variable_tests(columns, tests)}
-    return _fit(columns, fitted, notes)
+    return replace(_fit(columns, fitted, notes), profile=profile)
 
 
 def _fit(columns: Columns, fitted: logistic.Logistic | firth.Firth, notes: dict[str, Any]) -> Fit:
