@@ -129,9 +129,8 @@ def _lead(values: NDArray[np.float32], network: torch.nn.Module, settings: Model
             mode="gaussian",
         )
         assert isinstance(logits, torch.Tensor)  # our networks give one output
-        probability = logits[0].softmax(dim=0)
-        others = [probability[k] for k in range(settings.classes) if k != settings.label]
-        largest = others[0]
-        for other in others[1:]:
-            largest = torch.maximum(largest, other)
-        return (probability[settings.label] - largest).numpy()
+        # Softmax in place: all classes of a whole image are held once
+        classes = logits[0].sub_(logits[0].amax(dim=0)).exp_()
+        total, own = classes.sum(dim=0), classes[settings.label].clone()
+        classes[settings.label] = 0
+        return ((own - classes.amax(dim=0)) / total).numpy()

@@ -68,9 +68,13 @@ def test_how_the_scanner_stored_the_image_makes_no_difference(tmp_path, orientat
     torch.manual_seed(4)
     network = build_segmenter(settings).eval()
     volume = make(textured(1))
+    drawn_here = sitk.GetArrayFromImage(segment(volume, network, settings))
     there = segment(sitk.DICOMOrient(volume, orientation), network, settings)
     back = sitk.GetArrayFromImage(sitk.DICOMOrient(there, "LPS"))
-    assert np.array_equal(back, sitk.GetArrayFromImage(segment(volume, network, settings)))
+    assert np.array_equal(back, drawn_here)
+    turned = sitk.Image(volume)
+    turned.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.1, -0.2, 0.3).GetMatrix())  # a tilted stack of slices
+    assert np.array_equal(sitk.GetArrayFromImage(segment(turned, network, settings)), drawn_here)
     assert 0.02 < back.mean() < 0.98
 
 
