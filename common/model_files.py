@@ -138,6 +138,7 @@ class Description(Keys):
     shares: dict[str, float] = Field(description="of the training patients with a level, by term")
     constant: tuple[str, ...] = Field(description="terms of one value only in training")
     features: dict[Name, tuple[str, ...]] = Field(description="columns of each feature set, in their order")
+    libraries: dict[str, str] = Field(default_factory=dict, description="versions of what measures its images")
     background: Sha256 | None = Field(default=None, description="public rows that SHAP values are against, an object")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cohortium.common.codec import pack
+from cohortium.common.libraries import measuring
 from cohortium.common.model_files import FORMAT, add_weights, write_model
 from cohortium.common.study import Study
 from cohortium.server.model_card import card
@@ -82,6 +83,7 @@ def write_bundles(
             "training": {} if study.privacy.dp else {n: _training(fitted[n].final) for n in chain},
             **levels,
             "features": {used: feature_columns(feature_names, used) for used in sets},
+            **({"libraries": libraries} if (libraries := measuring(study, sets)) else {}),
             **background,
         }
         kept = {digest: objects[digest] for digest in needed}

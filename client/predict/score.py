@@ -14,6 +14,7 @@ from scipy import special
 from cohortium.client.predict.outside import outside
 from cohortium.client.predict.patients import NewPatient, features_of, values_of
 from cohortium.client.predict.saved import Model
+from cohortium.client.predict.versions import other_versions
 from cohortium.common.errors import CaseError, ModelError
 from cohortium.common.model_files import Baseline, Covariance, Nomogram
 from cohortium.common.study_data import level_text
@@ -85,7 +86,12 @@ def predict(model: Model, patients: Sequence[NewPatient]) -> list[Prediction]:
             "give a table of patients of one hospital with --patients, or use a model without harmonised features"
         )
     found = model.computed(lambda: _scored(model, usable, values)) if usable else []
-    scored = {p.patient_id: replace(p, filled=(*p.filled, *drawn.get(p.patient_id, ()))) for p in found}
+    versions = other_versions(model.saved.description.libraries) if drawn else []
+    for number, p in enumerate(found):
+        if p.patient_id in drawn:  # whose images were measured here
+            filled = (*p.filled, *drawn[p.patient_id])
+            found[number] = replace(p, filled=filled, warnings=(*p.warnings, *versions))
+    scored = {p.patient_id: p for p in found}
     return [
         scored.get(patient.patient_id)
         or Prediction(patient_id=patient.patient_id, refused="; ".join(refused[patient.patient_id]))

@@ -1,6 +1,9 @@
 """A whole study whose region a network draws: no site brings a contour, and a new patient's score needs none."""
 
+import hashlib
 import json
+import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -83,3 +86,33 @@ def test_scores_without_a_mask_are_those_of_predictions_csv(finished, tmp_path):
     assert found.patient_id.tolist() == some.patient_id.tolist()
     assert set(found.filled) == {"mask of tumour on ct was missing, drawn by the study's network"}
     assert found.risk.tolist() == some["score.m"].tolist()
+
+
+def with_libraries(model, target, versions):
+    """The model's folder as it would be had it been made with other versions, or by a run that recorded none."""
+    shutil.copytree(model, target)
+    description = json.loads((target / "model.json").read_text())
+    was = description.pop("libraries")
+    if versions:
+        description["libraries"] = {**was, **versions}
+    (target / "model.json").write_text(json.dumps(description))
+    lines = (target / "SHA256SUMS").read_text().splitlines()
+    digest = hashlib.sha256((target / "model.json").read_bytes()).hexdigest()
+    (target / "SHA256SUMS").write_text(
+        "".join(f"{digest}  model.json\n" if line.endswith("  model.json") else f"{line}\n" for line in lines)
+    )
+    return target, was
+
+
+def test_other_versions_of_what_measures_images_are_told(finished, tmp_path, capsys):
+    folder, out = finished
+    image = next(iter(sorted(folder.rglob("*.nrrd"))))
+    here, was = with_libraries(out / "models" / "m", tmp_path / "here", {})
+    assert was == {name: version(name) for name in ("PyWavelets", "SimpleITK", "pyradiomics")}
+    there, _ = with_libraries(out / "models" / "m", tmp_path / "there", {"pyradiomics": "3.0.0"})
+    for model in (here, out / "models" / "m"):
+        assert main(["predict", str(model), "--image", f"ct={image}"]) == 0
+        assert "measured with" not in capsys.readouterr().err
+    assert main(["predict", str(there), "--image", f"ct={image}"]) == 0
+    told = f"its images were measured with pyradiomics {version('pyradiomics')}; the model was made with 3.0.0"
+    assert told in capsys.readouterr().err
