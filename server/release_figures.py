@@ -10,7 +10,7 @@ from cohortium.common.federation import Statistic
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import CoxModel
 from cohortium.server.release_sizes import NOBODY, Release, Share, release
-from cohortium.server.stages.cohorts import cohorts
+from cohortium.server.stages.cohorts import cohorts, is_refitted
 from cohortium.server.stages.resampled import resampled_cohorts
 from cohortium.strategies import (
     calibration,
@@ -55,6 +55,8 @@ def figure_names(study: Study, spec: CohortSpec) -> list[str]:
     compared = ["comparisons"] if spec.compare else []
     slopes = "survival" in kinds and study.validation.calibration_slope
     asked = ["survival.calibration_slope_within_sites"] if slopes else []
+    if spec.part == "external" and not spec.where and any(is_refitted(study, model.name) for model in spec.models):
+        asked.append("updating.models.refit")
     if "survival" in kinds and study.validation.logrank_strata and not spec.where:
         asked.append("survival.log_rank_stratified")
     if any(getattr(study.endpoint[endpoint], "competing", ()) for endpoint in by_endpoint(spec)):

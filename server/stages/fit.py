@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cohortium.common.errors import NotIdentifiable, StudyError, SumRefused, Undefined
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
@@ -22,6 +24,8 @@ from cohortium.strategies import moments, views
 from cohortium.strategies.view_patients import repeat_of, too_many_repeats
 
 Made = TypeVar("Made")
+FAILURES = (NotIdentifiable, SumRefused, Undefined, np.linalg.LinAlgError)
+"""What a fit may end with for its patients' sake: a site's guard and numerics among them."""
 
 
 def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
@@ -80,7 +84,7 @@ def _or_why(without: tuple[int, ...], make: Callable[[], Made]) -> Made | Unfitt
     """What a replicate makes, or why it cannot; what the final fit cannot make stops the run."""
     try:
         return make()
-    except (NotIdentifiable, SumRefused, Undefined) as problem:
+    except FAILURES as problem:
         if not without:
             raise
         return Unfitted(str(problem))
@@ -156,7 +160,7 @@ def _fit_columns(
         left_out = [name for name in left_out if name not in columns.names]
         more = {"left_out": left_out, "selection": steps}
         return replace(fit, notes={**fit.notes, **{key: told for key, told in more.items() if told}})
-    except (NotIdentifiable, SumRefused, Undefined) as problem:
+    except FAILURES as problem:
         if not without and not isinstance(problem, NotIdentifiable):
             raise
         where = f" without {in_words(federation.study, without)}" if without else ""

@@ -135,6 +135,37 @@ def test_the_report_says_so(run):
     assert "rare separates the outcome" in page
 
 
+def test_a_study_all_of_whose_models_miss_a_fold_still_has_a_report(tmp_path):
+    alone = STUDY[: STUDY.index("[model.plain]")] + '[model.full]\nkind = "logistic"\npredictors = ["age", "rare"]\n'
+    model = run_on_tables(tmp_path, alone, {site: table(site) for site in SITES})["models"]["full"]
+    assert set(model["cohorts"]["cross_validated"]) == {"withheld"}
+    assert model["cohorts"]["train"]["auc"]["estimate"] > 0.5
+
+
+def test_a_fit_that_the_sites_refuse_without_a_fold_is_withheld_too(tmp_path):
+    """Eleven columns: a quarter of all 56 patients, more than a quarter of one half."""
+    rng = np.random.default_rng(2)
+    names = [f"x{i}" for i in range(11)]
+
+    def small(site):
+        columns = {name: rng.standard_normal(14) for name in names}
+        columns["endpoint.outcome"] = (np.arange(14) % 2).astype(float)
+        ids = np.array([f"{site}-{i}" for i in range(14)])
+        return Table(site=site, patient_id=ids, part=np.full(14, "train"), columns=columns)
+
+    variables = "".join(f'[[variable]]\nname = "{name}"\nkind = "continuous"\n' for name in names)
+    head = STUDY[: STUDY.index("[[variable]]")].replace("seed = 5", "seed = 6")
+    split = '[split]\ntrain = ["north", "east", "south", "west"]\nfolds = 2\n'
+    fit = f'[model.wide]\nkind = "logistic"\npenalty = "firth"\npredictors = {names}\n'
+    model = run_on_tables(tmp_path, head + variables + split + fit, {site: small(site) for site in SITES})["models"][
+        "wide"
+    ]
+    why = model["cohorts"]["cross_validated"]["withheld"]
+    assert "[model.wide] without fold 0: logistic.terms: second moments of 11 columns over 28 patients" in why
+    assert "screen first" in why
+    assert model["cohorts"]["train"]["n"] == 56
+
+
 STACKED = """
 [model.stacked]
 kind = "logistic"
