@@ -64,7 +64,7 @@ def coefficients_grid(coefficients: Sequence[Record], kind: str, caption: str) -
     titles = {"exact": "Exact fit", "se": "SE", "ratio": f"{ratio_name(kind)} (95% CI{by})", "p": "p"}
     titles |= {"wald_ci": "95% CI, Wald", "wald_p": "p, Wald"}
     write = {"exact": number, "se": number, "ratio": _written_ratio, "p": p_value, "wald_p": p_value}
-    write |= {"wald_ci": lambda ci: limits(*ci, 2)}
+    write |= {"wald_ci": lambda ci: limits(ci[0], ci[1], 2)}
     first = "Coefficient (95% CI)" if kind == "linear" else "Coefficient"
     grid = Grid(caption, ["Term", first, *(titles[key] for key in shown)])
     for row in coefficients:
