@@ -101,6 +101,19 @@ def test_no_contours_are_no_part_of_a_studys_hash():
     assert study(2).hash != study(3).hash
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        ({"kind": "survival", "time": "time", "event": "dead"}, "cox"),
+        ({"kind": "continuous", "column": "volume"}, "linear"),
+    ],
+)
+def test_the_step_takes_any_endpoint(endpoint, kind):
+    model = {"kind": kind, "predictors": ("features.radiomics",), "selection": ("icc",)}
+    tables = {"endpoint": {"relapse": endpoint}, "features": {"radiomics": RADIOMICS | {"perturbations": 2}}}
+    assert parse_study({**STUDY, **tables, "model": {"m": model}}).model["m"].selection[0].minimum == 0.75
+
+
 def test_the_agreement_of_contours_needs_some():
     with pytest.raises(StudyError, match=r"selection\[1\] = 'icc'.*perturbations = 10"):
         study(0)
