@@ -45,6 +45,8 @@ rank_tests = true
 """
 SURVIVAL = """
 internal_fraction = 0.3
+folds = 2
+repeats = 2
 
 [model.pooled]
 kind = "cox"
@@ -59,6 +61,7 @@ predictors = ["age", "marker"]
 [validation]
 cutoff = "log_rank"
 calibration_slope = "within_sites"
+optimism = true
 compare = [["pooled", "by_site"]]
 
 [[validation.analysis]]
