@@ -115,6 +115,18 @@ def test_thin_cut_off_and_tiny_regions(shape, spacing, of_ball):
         assert dice(inside_of(crop.region), inside_of(region)) > 0.6
 
 
+def test_contours_do_not_depend_on_threads(crop):
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = []
+    try:
+        for threads in (1, 3):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            found.append([inside_of(region) for region in perturbed(crop, [1, 2, 3])])
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert np.array_equal(*found)
+
+
 def test_a_region_of_one_value_has_contours_too():
     crop = Crop(make(np.full(SHAPE, 7.0)), make(ball(SHAPE).astype(np.uint8)))
     assert dice(ball(SHAPE), inside_of(perturbed(crop, [1])[0])) > 0.6
