@@ -30,6 +30,13 @@ def region(tables):
     return TypeAdapter(NetworkRegion).validate_python({**COMMON, **tables})
 
 
+def saved(folder, network, settings):
+    """A network's weights as a file, and the region that names it."""
+    torch.save(network.state_dict(), folder / "w.pt")
+    digest = hashlib.sha256((folder / "w.pt").read_bytes()).hexdigest()
+    return settings.model_copy(update={"weights": settings.weights.model_copy(update={"sha256": digest})})
+
+
 def drawn(folder, volume, above=100.0, **given):
     settings = UNetRegion(**thresholding(folder / "w.pt", above, **given))
     return sitk.GetArrayFromImage(segment(volume, load_segmenter(settings, folder / "w.pt"), settings)) == 1
@@ -85,14 +92,47 @@ def test_dice_with_the_truth_at_the_networks_spacing(tmp_path, spacing):
     assert dice(found, inside) >= {None: 1.0, (2.0, 2.0, 2.0): 0.96, (3.0, 3.0, 3.0): 0.93}[spacing]
 
 
+def test_a_network_that_was_trained_finds_what_no_threshold_does(tmp_path):
+    shape, rng = (24, 24, 24), np.random.default_rng(0)
+
+    def case():
+        inside = ball(shape, rng.uniform(5, 9), (1.0, 1.0, 1.0), rng.uniform(9, 15, 3))
+        return np.where(inside, 60.0, 0.0) + rng.normal(0, 60, shape), inside
+
+    settings = region(
+        {
+            "network": "unet",
+            "channels": (8, 16),
+            "strides": (2,),
+            "norm": "batch",
+            "patch": shape,
+            "normalise": "zscore",
+        }
+    )
+    torch.manual_seed(0)
+    network = build_segmenter(settings)
+    steps = torch.optim.Adam(network.parameters(), lr=0.03)
+    for _ in range(30):
+        values, inside = case()
+        seen = torch.from_numpy(((values - values.mean()) / values.std()).astype(np.float32))[None, None]
+        loss = torch.nn.functional.cross_entropy(network(seen), torch.from_numpy(inside[None].astype(np.int64)))
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+    settings = saved(tmp_path, network, settings)
+    loaded = load_segmenter(settings, tmp_path / "w.pt")
+    for values, inside in (case() for _ in range(5)):
+        found = sitk.GetArrayFromImage(segment(make(values, (1.0, 1.0, 1.0)), loaded, settings)) == 1
+        assert dice(found, inside) > 0.8
+        assert max(dice(values > threshold, inside) for threshold in range(0, 200, 10)) < 0.5
+
+
 @pytest.mark.parametrize("tables", [UNET, DYNUNET, SEGRESNET], ids=lambda tables: tables["network"])
 def test_a_region_is_that_of_monais_inference(tmp_path, tables):
     settings = region({**tables, "classes": 3, "label": 2, "keep": "all", "window_hu": (-50.0, 150.0)})
     torch.manual_seed(2)
     made = build_segmenter(settings)
-    torch.save(made.state_dict(), tmp_path / "w.pt")
-    digest = hashlib.sha256((tmp_path / "w.pt").read_bytes()).hexdigest()
-    settings = settings.model_copy(update={"weights": settings.weights.model_copy(update={"sha256": digest})})
+    settings = saved(tmp_path, made, settings)
     values = textured(3, (10, 22, 26))
     found = segment(make(values), load_segmenter(settings, tmp_path / "w.pt"), settings)
     # LPS as stored to RAS, x y z, and the window to 0..1
