@@ -13,81 +13,22 @@ scores are not published; C is compared within its bound, and what has none with
 patients a bin holds.
 """
 
-import json
-import re
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pooled_binary as binary
 import pooled_sites as sites
 import pooled_survival as survival
+import recompute_bootstrap as bootstrap
+import recompute_explained as explained
+import recompute_groups as groups
 import recompute_numbers as numbers
 import recompute_repeats as repeats
 import recompute_scores as scores
 import recompute_times as times
+from recompute_run import DAYS_PER_UNIT, Run, followed, labelled
 from recompute_table import EXACT, Table
-
-DAYS_PER_UNIT = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
-
-
-class Run:
-    """A finished run: what it published, what it was asked, and the patients' scores."""
-
-    def __init__(self, out):
-        self.results = json.loads((out / "results.json").read_text())
-        self.study = tomllib.loads((out / "study.toml").read_text())
-        frames = [
-            pd.read_csv(path, dtype={"patient_id": str}).assign(site=path.parent.name)
-            for path in sorted(out.glob("sites/*/predictions.csv"))
-        ]
-        self.patients = pd.concat(frames, ignore_index=True)
-        privacy = self.study["privacy"]
-        self.minimum, self.exact = privacy["minimum_count"], privacy["score_resolution"] == "exact"
-
-    def cohort(self, name, endpoint):
-        """Patients of a cohort whose endpoint is known."""
-        part = "train" if name.startswith(("cross_validated", "leave_one_site_out")) else re.match(r"\w+", name)[0]
-        chosen = (self.patients["part"] == part) & self.patients["site"].isin(self.results["held_by"][name])
-        level = re.search(r"/subgroup:(.+)=(.+)$", name) or re.search(r"/analysis:.*,(.+)=(.+)$", name)
-        if level:
-            chosen &= self.patients[f"subgroup.{level[1]}"].map(_level) == _level(level[2])
-        return self.patients[chosen & self.patients[self.outcome(endpoint)[-1]].notna()]
-
-    def outcome(self, endpoint):
-        """Columns of an endpoint: outcome, or time and event."""
-        table = self.study["endpoint"][endpoint]
-        return [table["time"], table["event"]] if table["kind"] == "survival" else [table["column"]]
-
-    def kind(self, endpoint):
-        """``binary``, ``survival`` or ``continuous``."""
-        return self.study["endpoint"][endpoint]["kind"]
-
-    def scores(self, patients, cohort, model):
-        """The scores a cohort is judged by: of the final model but for cross-validation."""
-        if cohort.startswith("leave_one_site_out"):
-            return patients[f"loso.{model}"].to_numpy()
-        final = f"fit.{model}" if f"fit.{model}" in patients and cohort.startswith("train") else f"score.{model}"
-        return patients[final].to_numpy()
-
-    def endpoint(self, cohort, model):
-        """The endpoint a model is held against in a cohort."""
-        asked = re.search(r"/analysis:.+->([^,]+)", cohort)
-        return asked[1] if asked else self.results["models"][model]["endpoint"]
-
-    def step(self, endpoint):
-        """Width of the grid of times, in the endpoint's unit."""
-        return self.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[self.study["endpoint"][endpoint]["unit"]]
-
-    def training(self):
-        """The cohort that cut-offs come from."""
-        return "cross_validated" if "cross_validated" in self.results["held_by"] else "train"
-
-
-def _level(value):
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def check(out):
@@ -103,6 +44,7 @@ def check(out):
             if run.kind(endpoint) == "continuous":
                 y = patients[run.outcome(endpoint)[0]].to_numpy()
                 numbers.check_figures(table, figures, where, y, run.scores(patients, cohort, model))
+                check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
                 continue
             events = patients[run.outcome(endpoint)[-1]].sum()
             table.compare("patients, events", where, [figures["n"], figures["events"]], [len(patients), events])
@@ -112,6 +54,9 @@ def check(out):
                 check_survival(run, table, model, cohort, endpoint, figures["survival"], where)
             check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
         repeats.check(run, table, model, published)
+        explained.check(run, out, table, model, published)
+        if "cutoff_test" in published:
+            groups.check_chosen(run, table, model, published)
     for entry in run.results["comparisons"]:
         if entry["test"] == "absolute_error":
             patients = run.cohort(entry["cohort"], run.endpoint(entry["cohort"], entry["a"]))
@@ -121,22 +66,17 @@ def check(out):
             continue
         check_comparison(run, table, entry)
     for entry in run.results["interactions"]:
-        if run.kind(run.endpoint(entry["cohort"], entry["model"])) == "continuous":
-            continue  # not checked here: the slopes are in the calibration of each subgroup
-        scores.check_interaction(table, entry, lambda cohort, model=entry["model"]: labelled(run, model, cohort)[1:4])
+        model = entry["model"]
+        if run.kind(run.endpoint(entry["cohort"], model)) == "continuous":
+            scores.check_interaction(table, entry, lambda cohort, model=model: numbers.slope(run, model, cohort))
+            continue
+        scores.check_interaction(
+            table, entry, lambda cohort, e=entry: scores.figure(e["figure"], *labelled(run, e["model"], cohort)[1:4])
+        )
     for kind in ("comparisons", "interactions"):
         scores.check_adjusted(table, kind, run.results[kind])
     mode = "exact" if run.exact else "binned"
     return table.print(f"{run.results['study']['name']} ({out}), {mode} scores, {len(run.patients)} patients")
-
-
-def labelled(run, model, cohort):
-    """Outcome, score and published bins of a cohort; the bins are None where there is no ROC curve."""
-    patients = run.cohort(cohort, run.endpoint(cohort, model))
-    y = patients[run.outcome(run.endpoint(cohort, model))[0]].to_numpy().astype(int)
-    score, roc = run.scores(patients, cohort, model), run.results["models"][model]["cohorts"][cohort].get("roc")
-    bins, off = binary.bins_of(y, score, roc) if isinstance(roc, list) else (None, 0.0)
-    return patients, y, score, bins, off
 
 
 def check_binary(run, table, model, cohort, figures, where):
@@ -150,6 +90,8 @@ def check_binary(run, table, model, cohort, figures, where):
         check_ranking(run, table, figures, where, patients, y, score, bins)
     check_calibration(run, table, cohort, figures["calibration"], where, y, score, bins)
     scores.check_accuracy(run, table, figures, where, y, score, bins)
+    if bins is not None and run.study["validation"].get("bootstrap"):
+        bootstrap.check(table, figures, where, y, score, bins, run.study["validation"]["bootstrap"])
     curve = figures["decision_curve"]
     scores.check_avoided(table, curve, where, y, score)
     model_benefit, everyone = binary.net_benefit(y, score, curve["thresholds"])
@@ -222,14 +164,6 @@ def check_calibration(run, table, cohort, figures, where, y, score, bins):
         table.compare("Hosmer-Lemeshow", where, [ours[k] for k in test], list(test.values()))
 
 
-def followed(run, model, cohort, endpoint):
-    """Patients of a cohort, their times on the study's grid, events and scores."""
-    patients, columns = run.cohort(cohort, endpoint), run.outcome(endpoint)
-    step = run.step(endpoint)
-    time, event = survival.coarse(patients[columns[0]], step), patients[columns[1]].to_numpy().astype(int)
-    return patients, time, event, run.scores(patients, cohort, model)
-
-
 def check_survival(run, table, model, cohort, endpoint, figures, where):
     """Figures of a score against times and events on one cohort."""
     if "withheld" in figures:
@@ -244,7 +178,7 @@ def check_survival(run, table, model, cohort, endpoint, figures, where):
     times.check_scores(context, figures, run.results["models"][model])
     if "cutoff" not in figures:
         return
-    if cohort == run.training() and run.kind(run.results["models"][model]["endpoint"]) == "survival":
+    if cohort == run.training() and run.cutoff_rule(model) == "median":
         table.compare("median cut-off", where, figures["cutoff"], np.sort(score)[int(np.ceil(len(score) / 2)) - 1])
     high = binary.on_grid(score) >= round(figures["cutoff"] * 1e4)
     times.check_groups(context, figures, high)
@@ -300,6 +234,8 @@ def check_heterogeneity(run, table, model, cohort, endpoint, patients, figures):
         columns, score = [own[name].to_numpy() for name in run.outcome(endpoint)], run.scores(own, cohort, model)
         if run.kind(endpoint) == "binary":
             found.append(sites.of_binary(columns[0].astype(int), score, run.minimum))
+        elif run.kind(endpoint) == "continuous":
+            found.append(sites.of_numbers(columns[0], score, run.minimum))
         else:
             step = run.study["privacy"]["event_time_days"] / DAYS_PER_UNIT[run.study["endpoint"][endpoint]["unit"]]
             found.append(sites.of_survival(survival.coarse(columns[0], step), columns[1], score, run.minimum))
@@ -308,7 +244,7 @@ def check_heterogeneity(run, table, model, cohort, endpoint, patients, figures):
         if "undefined" in record:
             table.compare("between sites", f"{model}, {figure}", record, None)
             continue
-        for name, value in sites.summary(figure, theirs).items():
+        for name, value in sites.summary(figure, theirs, record.get("method")).items():
             # the reference's own fits stop at gradients of 1e-8
             table.compare("between sites", f"{model}, {figure}, {name}", record[name], value, 1e-6)
 

@@ -34,8 +34,18 @@ def check_comparison(table, entry, y, first, second):
     longer = np.abs(first - y) - np.abs(second - y)
     found, where = DescrStatsW(longer), f"{entry['cohort']}, {entry['a']} against {entry['b']}"
     table.compare("difference of absolute errors", where, entry["difference"], longer.mean())
-    table.compare("difference of absolute errors, interval", where, entry["ci"], list(found.zconfint_mean()))
-    table.compare("difference of absolute errors, p", where, entry["p"], found.ztest_mean()[1])
+    differ = np.ptp(longer) > 1e-12 * np.ptp(y)
+    interval = list(found.zconfint_mean()) if differ else None
+    table.compare("difference of absolute errors, interval", where, entry["ci"], interval)
+    table.compare("difference of absolute errors, p", where, entry["p"], found.ztest_mean()[1] if differ else None)
+
+
+def slope(run, model, cohort):
+    """Slope of a cohort's outcome on its prediction, and its standard error."""
+    patients = run.cohort(cohort, run.endpoint(cohort, model))
+    y = patients[run.outcome(run.endpoint(cohort, model))[0]].to_numpy()
+    line = sm.OLS(y, sm.add_constant(run.scores(patients, cohort, model))).fit()
+    return line.params[1], line.bse[1]
 
 
 def _interval(values):

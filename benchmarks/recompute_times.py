@@ -14,6 +14,7 @@ import pooled_survival as survival
 import statsmodels.api as sm
 from lifelines import KaplanMeierFitter
 from lifelines.utils import restricted_mean_survival_time
+from recompute_groups import gray
 from recompute_table import EXACT, each
 from scipy import stats
 from sksurv.metrics import brier_score, concordance_index_ipcw
@@ -278,12 +279,14 @@ def _mean_error(time, event, horizon):
 
 
 def check_competing(c, figures, high):
-    """Cumulative incidence (Aalen-Johansen) of the risk groups; Gray's test has no counterpart in Python."""
+    """Cumulative incidence (Aalen-Johansen) of the risk groups, Gray's test."""
     rival = next(c.patients[name].to_numpy() == 1 for name in c.patients if name.startswith("competing."))
     cause = np.where(c.event == 1, 1, np.where(rival, 2, 0))
     c.table.compare(
         "competing events", c.where, [figures["events"], figures["competing"]], [(cause == k).sum() for k in (1, 2)]
     )
+    if "chi2" in figures["gray"]:
+        each(c.table, "Gray's test", c.where, figures["gray"], gray(c.time, cause, high.astype(int)))
     for group, members in (("low", ~high), ("high", high)):
         rows = incidence(c.time[members], cause[members])
         shown = figures["cumulative_incidence"][group]
