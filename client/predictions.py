@@ -22,7 +22,8 @@ def write_predictions(context: views.Context, models: Sequence[Mapping[str, Any]
     with the folds of further repeats. Where the study leaves sites out, ``loso.MODEL`` comes from the model that has
     not seen the patient's site (outside train it is the final model's). They are empty where a fit that would give them
     could not be made: such figures are withheld.
-    ``subgroup.VARIABLE`` is the level of each variable that a subgroup, a log-rank test or a secondary analysis is cut by.
+    ``subgroup.VARIABLE`` is the level of each variable that a subgroup, a log-rank test or a secondary analysis is
+    cut by.
 
     Parameters
     ----------
