@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
 from cohortium.client.imaging.read import fingerprint
 from cohortium.client.imaging.store import content_key
-from cohortium.client.imaging.workers import DIED, FAILURES
+from cohortium.client.imaging.workers import DIED, FAILURES, answer
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.study_networks import ModelRegion
 from cohortium.sites.flow import Exclusion
@@ -49,7 +49,11 @@ def drawn_cases(
     weights = {name: resolve(settings.weights.file) for (_, name), settings in recipe.drawn.items()}
     draw = partial(_drawn, recipe=recipe, weights=weights, folder=folder)
     try:
-        yield from map(draw, cases) if pool is None else pool.map(draw, cases)
+        if pool is None:
+            yield from map(draw, cases)
+            return
+        futures = [pool.submit(draw, files) for files in cases]
+        yield from (answer(future, files.patient_id) for future, files in zip(futures, cases, strict=True))
     except BrokenProcessPool as died:
         raise SiteError(DIED) from died
 

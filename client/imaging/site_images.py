@@ -15,7 +15,7 @@ from cohortium.client.imaging.automatic import drawn_cases
 from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
 from cohortium.client.imaging.examine import examine
 from cohortium.client.imaging.store import Store, content_key
-from cohortium.client.imaging.workers import DIED, FAILURES
+from cohortium.client.imaging.workers import DIED, FAILURES, answer
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
@@ -162,24 +162,15 @@ def _measure_all(
             pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
             if len(pending) >= WAITING:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield from _answered(future, pending)
+                    yield pending[future], answer(future, pending.pop(future))
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield from _answered(future, pending)
+                yield pending[future], answer(future, pending.pop(future))
     except BrokenProcessPool as died:
         raise SiteError(DIED) from died
     finally:
         for future in pending:
             future.cancel()
-
-
-def _answered(future: Future, pending: dict[Future, str]) -> Iterator[tuple[str, str | Exclusion]]:
-    """A case's name among the finished ones; none where its files crashed the process (processes.py)."""
-    patient_id = pending.pop(future)
-    try:
-        yield patient_id, future.result()
-    except CaseError as crashed:
-        yield patient_id, Exclusion(patient_id, crashed.reason, crashed.detail)
 
 
 def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> str | Exclusion:

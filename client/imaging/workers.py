@@ -5,10 +5,13 @@ Apart from all else, so that a worker imports no more than it needs.
 
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from typing import Any
 
 from cohortium.client.imaging.processes import Processes
+from cohortium.common.errors import CaseError
+from cohortium.sites.flow import Exclusion
 
 DIED = (
     "a process that measures images was ended from outside, most likely for lack of memory; "
@@ -30,6 +33,14 @@ def worker_pool(jobs: int) -> Iterator[Executor | None]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def answer(future: Future, patient_id: str) -> Any:
+    """What came of a case; an `Exclusion` where its files crashed the process (processes.py)."""
+    try:
+        return future.result()
+    except CaseError as crashed:
+        return Exclusion(patient_id, crashed.reason, crashed.detail)
 
 
 def _start_worker() -> None:
