@@ -33,10 +33,10 @@ def preview(study: StudyPath, site: SitePath = HERE) -> None:
     masked = "under masks, readable only in the sum over all sites" if agreed.privacy.secure_aggregation else "UNMASKED"
     typer.echo("once, in the clear: flow counts (given, excluded by reason, used) and names of features")
     typer.echo(f"sums, {masked}:")
-    typer.echo(f"  {'statistic':<28} {'part':<10} {'asked':>6} {'zeros':>6} {'counts':>10} {'numbers':>10}  held back")
+    typer.echo(f"  {'statistic':<38} {'part':<10} {'asked':>6} {'zeros':>6} {'counts':>10} {'numbers':>10}  held back")
     for entry in found.sums:
         sizes = f"{entry.times:>6} {entry.zeros:>6} {entry.counts:>10} {entry.numbers:>10}"
-        typer.echo(f"  {entry.statistic:<28} {entry.part:<10} {sizes}  {entry.held_back or '-'}")
+        typer.echo(f"  {entry.statistic:<38} {entry.part:<10} {sizes}  {entry.held_back or '-'}")
     typer.echo("  asked: as if every site held this one's patients. zeros: answers about no patient of this site, of")
     typer.echo("  parts that it does not hold and of fits without it; what stands there is zero under its masks")
     if found.finished:

@@ -29,7 +29,7 @@ from cohortium.server.stages.cohorts import cohorts, finished_at
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
 from cohortium.server.stages.validate import validate
-from cohortium.strategies import views
+from cohortium.strategies import shapley, views
 from cohortium.strategies.view_patients import left_out_number
 
 Result = TypeVar("Result")
@@ -117,8 +117,10 @@ class Rehearsal:
         It passes the guard as it would at the door.
         """
         part = view["rows"]["part"]
-        # how many patients all sites have is not known here: the rules on their number are left to the run
-        view = {**view, "rows": {**view["rows"], "patients": MANY}}
+        # how many patients all sites have is not known here: the rules on their number are left to the run, but for
+        # the part of them that is explained, which follows from it
+        patients = view["rows"].get("patients", MANY) if what.name == shapley.values.name else MANY
+        view = {**view, "rows": {**view["rows"], "patients": patients}}
         question = Question(what, view, parameters, DEFAULT_BOUND, ()).digest
         if question not in self._known:
             share = self._share(what, view, parameters)
