@@ -21,6 +21,7 @@ from cohortium.common.study_analysis import Correlation, Icc, LassoModel, LassoS
 from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.local_fits import asked_of
+from cohortium.strategies.view_patients import repeat_of, too_many_repeats
 
 TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
 OWN_TIMES = (
@@ -41,7 +42,7 @@ SQUARES = (
 """Statistics that hold second moments of their columns, weighted or not."""
 PATIENTS_A_COLUMN = 4
 CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums",
-         "explanation.replaced", "concordance_pairs.products")  # fmt: skip
+         "explanation.replaced", "permutation.replaced", "concordance_pairs.products")  # fmt: skip
 """Statistics that count outcomes by cells of a score."""
 PATIENTS_A_CELL = 5
 NUMBERS = {
@@ -72,6 +73,9 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
     _inner_folds(study, view)
     if statistic in SQUARES:
         _columns(statistic, view, parameters, rows)
+    if statistic in ("shapley.values", "permutation.replaced"):
+        patients = _public_number(statistic, view, len(rows.x))
+        classifiers.check_explained(study, statistic, view, parameters, patients)
     if statistic in CELLS and study.privacy.score_resolution == "binned":
         _cells(statistic, view, parameters, rows)
     if statistic in RANKS:
@@ -80,8 +84,6 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         _training(study, view, parameters)
     if statistic in classifiers.STATISTICS:
         classifiers.check(study, statistic, view, parameters, _public_number(statistic, view, len(rows.x)))
-    if statistic == "shapley.values":
-        classifiers.check_explained(study, view, parameters, _public_number(statistic, view, len(rows.x)))
     if statistic == "meta_analysis.restricted" and "tau2" not in study.opt_ins:
         raise SumRefused(statistic, "the study has no meta-analysis by REML, an opt-in of every site")
     if statistic.startswith("local_fits."):
@@ -89,7 +91,7 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
 
 
 def check_patients(study: Study, views: Iterable[Mapping[str, Any]], roster: Iterable[Hello]) -> None:
-    """Refuse questions about more patients than the sites have.
+    """Refuse questions about more patients than the sites have, or about more sets of them than they can bear.
 
     Parameters
     ----------
@@ -111,6 +113,9 @@ def check_patients(study: Study, views: Iterable[Mapping[str, Any]], roster: Ite
                 f"the request is about more patients of the {part} part than the {most} that its sites signed for; "
                 "name as many as there are",
             )
+        again = repeat_of(study, view["rows"].get("without") or ())
+        if again and (why := too_many_repeats(study, most)):
+            raise SumRefused("repeats of cross-validation", why)
 
 
 def width(statistic: str, parameters: Mapping[str, Any], rows: Any) -> int:
@@ -178,7 +183,8 @@ def _columns(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, A
 def _cells(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
     """So few cells that the patients cannot lie alone in them; honest bins hold about ten."""
     cells = max(len(edges) for edges in parameters["edges"])
-    patients = _public_number(statistic, view, len(rows[0]))
+    # about as many are in the part of them that a permutation is about
+    patients = _public_number(statistic, view, len(rows[0])) >> parameters.get("halvings", 0)
     if cells > patients // PATIENTS_A_CELL + 2:
         raise SumRefused(
             statistic,

@@ -2,10 +2,6 @@
 
 A sum over all sites less the sum over all but one is that one's own. So only a study whose sites agreed to
 leave-one-site-out validation may name a site among what a fit leaves out, and one site at a time.
-
-A sum over all patients but a fold is a sum over a set that is known to whoever knows the patients' ids. Every repeat of
-cross-validation cuts them anew, and as many sets as patients fix each patient's value. So folds of further repeats are
-left out only where there are enough patients to each set.
 """
 
 from collections.abc import Mapping
@@ -14,7 +10,7 @@ from typing import Any
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.strategies import views
-from cohortium.strategies.view_patients import fold_numbers, outcome_class, repeat_of, too_many_repeats
+from cohortium.strategies.view_patients import fold_numbers, outcome_class, repeat_of
 
 COHORT = "figures.cohort"
 """Name of the finished figures of a cohort on an allow list."""
@@ -46,9 +42,6 @@ def check_left_out(study: Study, statistic: str, view: Mapping[str, Any]) -> Non
             "it is to leave out folds of two repeats of cross-validation, or of a further one beside a site; no fit of "
             "the study does",
         )
-    patients = view["rows"].get("patients")
-    if repeats - {0} and (why := too_many_repeats(study, without, patients if type(patients) is int else 0)):
-        raise SumRefused(statistic, why)
     own_scores = view.get("of") == "left_out_site" and view["rows"]["part"] == "train" and not view["rows"].get("where")
     if statistic.startswith("heterogeneity.") and not (asked and own_scores):
         raise SumRefused(

@@ -23,6 +23,7 @@ from cohortium.server.stages import private
 from cohortium.server.stages.describe import describe
 from cohortium.server.stages.fit import fit_models
 from cohortium.server.stages.validate import validate
+from cohortium.strategies.view_patients import too_many_repeats
 
 
 def run_study(
@@ -76,6 +77,8 @@ def run_study(
         patients=at_most(study, declared),
         progress=progress,
     )
+    if why := too_many_repeats(study, federation.patients["train"]):
+        raise StudyError(f"{study_file}: [split] {why}")
     # Table 1 waits for no model: its sums travel with those of the fits
     noised = study.privacy.dp is not None
     stages = (private.describe, private.fit_models) if noised else (describe, fit_models)

@@ -1,6 +1,6 @@
 """View patients: what a view is cooked from, and which patients of a site's table it is about."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,18 +52,19 @@ def repeat_of(study: Study, without: Iterable[int]) -> int:
     return next((number // folds for number in without if number < first_site), 0)
 
 
-def too_many_repeats(study: Study, without: Sequence[int], patients: int) -> str:
-    """Why a fit on so many patients may not leave out folds of a further repeat; empty where it may.
+def too_many_repeats(study: Study, patients: int) -> str:
+    """Why so many training patients may not be cut into folds so often; empty where they may.
 
-    Each repeat adds its folds less one to the sets of patients whose sums do not follow from those of other sets.
+    A sum over all but a fold is one over a set that is known to whoever knows the patients' ids, and as many sets as
+    patients fix each patient's value. Each repeat adds its folds less one to the sets whose sums do not follow from
+    those of others.
     """
-    folds = cross_validation_folds(study)
-    sets, training = 1 + study.split.repeats * (folds - 1), patients * folds // max(folds - len(without), 1)
-    if sets <= training // PATIENTS_A_SET:
+    sets = 1 + study.split.repeats * (cross_validation_folds(study) - 1)
+    if study.split.repeats == 1 or sets <= patients // PATIENTS_A_SET:
         return ""
     return (
-        f"repeats = {study.split.repeats} cut about {training} training patients into {sets} sets that do not follow "
-        f"from each other, and there may be one for every {PATIENTS_A_SET} patients; name fewer repeats or folds"
+        f"repeats = {study.split.repeats} cut {patients} patients into {sets} sets that do not follow from each other, "
+        f"and there may be one for every {PATIENTS_A_SET} patients; name fewer repeats or folds"
     )
 
 

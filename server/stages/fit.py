@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cohortium.common.errors import NotIdentifiable, StudyError, SumRefused, Undefined
+from cohortium.common.errors import NotIdentifiable, SumRefused, Undefined
 from cohortium.common.study import Study
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns, joined, varying
@@ -21,7 +21,6 @@ from cohortium.server.stages.preprocess import Preprocessed, preprocess
 from cohortium.server.stages.replicates import in_words, levels, replicates, stands_on
 from cohortium.server.stages.select import select
 from cohortium.strategies import moments, views
-from cohortium.strategies.view_patients import repeat_of, too_many_repeats
 
 Made = TypeVar("Made")
 FAILURES = (NotIdentifiable, SumRefused, Undefined, np.linalg.LinAlgError)
@@ -35,17 +34,10 @@ def fit_models(federation: StudyFederation) -> dict[str, FittedModel]:
     ------
     NotIdentifiable
         Names the model whose final fit has failed, or the fold of a model below it that it stands on.
-    StudyError
-        More repeats of cross-validation than the sites would answer.
     """
     study = federation.study
     needed = replicates(study)
     learned = _preprocess_all(federation, needed)
-    for without, known in learned.items():
-        if isinstance(known, Unfitted) or not repeat_of(study, without):
-            continue
-        if why := too_many_repeats(study, without, known.patients):
-            raise StudyError(f"study.toml [split]: {why}")
     fitted: dict[str, FittedModel] = {}
     for level in levels(study):
         jobs = [(name, without) for name in level for without in needed[name]]

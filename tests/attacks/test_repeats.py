@@ -5,10 +5,12 @@ import tomllib
 import numpy as np
 import pytest
 
+from cohortium.client.disclosure import check_patients
 from cohortium.client.guard import Guard
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import PooledSites
 from cohortium.common.study import parse_study
+from cohortium.common.sum_setup import Hello
 from cohortium.common.table import Table
 from cohortium.strategies import moments, views
 from cohortium.strategies.view_patients import fold_numbers, folds_of
@@ -74,19 +76,21 @@ def test_as_many_sets_as_patients_give_every_value_away():
     assert solved(20) == (60, 60)
     found, sets = solved(3)
     assert found == 0
-    assert sets == 1 + 3 * (5 - 1)  # what the guard counts
+    assert sets == 1 + 3 * (5 - 1)  # what the sites count
 
 
-def test_the_guard_counts_sets_against_patients():
-    study, sites = contexts(20)
-    guard, context = Guard(study, "north", ("*",)), sites["north"]
-    guard.admit("moments.power_sums", view_without([4]), context)
-    for patients in (60, 4 * 81 * 4 // 5 - 1, None):
-        with pytest.raises(SumRefused, match="81 sets that do not follow from each other"):
-            guard.admit("moments.power_sums", view_without([5], patients), context)
-    guard.admit("moments.power_sums", view_without([5], 4 * 81 * 4 // 5 + 1), context)
-    few, sites = contexts(3)
-    Guard(few, "north", ("*",)).admit("moments.power_sums", view_without([14]), sites["north"])
+def test_sites_hold_the_sets_against_the_patients_they_signed_for():
+    study, _ = contexts(20)
+
+    def asked(signed, *without):
+        roster = [Hello(site, b"", signed, b"") for site in SITES]
+        check_patients(study, [view_without(list(without), 3 * signed)], roster)
+
+    asked(20, 4)  # the first repeat's folds are those of any study with folds
+    asked(108, 5)  # 324 patients, 81 sets
+    for signed, without in ((20, [5]), (107, [5]), (107, [5, 6, 7, 8]), (107, [99] * 4)):
+        with pytest.raises(SumRefused, match="into 81 sets that do not follow from each other"):
+            asked(signed, *without)
 
 
 def test_folds_of_two_repeats_have_few_patients_in_common():
