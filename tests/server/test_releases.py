@@ -60,6 +60,7 @@ predictors = ["age", "marker"]
 
 [validation]
 cutoff = "log_rank"
+logrank_strata = ["stage"]
 calibration_slope = "within_sites"
 optimism = true
 compare = [["pooled", "by_site"]]
