@@ -13,7 +13,7 @@ from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
 from cohortium.common.study_analysis import NetworkModel
 from cohortium.common.study_models import MOST_COLUMNS, GradientBoostingModel, MlpModel, RffSvmModel
-from cohortium.strategies import shapley
+from cohortium.strategies import permutation, shapley
 from cohortium.strategies.gradient_boosting import PATIENTS_A_CELL
 from cohortium.strategies.linear_svm import FOLDS
 
@@ -75,8 +75,10 @@ def _as_approved(study: Study, model: Any, statistic: str, parameters: Mapping[s
     return True
 
 
-def check_explained(study: Study, view: Mapping[str, Any], parameters: Mapping[str, Any], patients: int) -> None:
-    """Refuse contributions to the score of a model that the study does not explain, or over other patients.
+def check_explained(
+    study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], patients: int
+) -> None:
+    """Refuse explanations of a model's score that the study does not ask for, or over other patients.
 
     Parameters
     ----------
@@ -87,16 +89,24 @@ def check_explained(study: Study, view: Mapping[str, Any], parameters: Mapping[s
     ------
     SumRefused
     """
-    fit, (rows, groups) = parameters["fit"], np.shape(parameters["orders"])
-    explained = "shap" in study.validation.explain and any(
-        model.endpoint == view["rows"]["endpoint"] and _same_form(study, model, fit) for model in study.model.values()
+    fit, endpoint = parameters["fit"], view["rows"]["endpoint"]
+    if statistic == permutation.replaced.name:
+        asked, group, variables = "permutation", endpoint, len(parameters["replacements"])
+        as_approved = variables <= shapley.MOST_VARIABLES
+        part = permutation.halvings(patients, variables)
+    else:
+        asked, group, (rows, variables) = "shap", None, np.shape(parameters["orders"])
+        as_approved = rows == shapley.BACKGROUND
+        part = shapley.halvings(patients, variables)
+    explained = asked in study.validation.explain and any(
+        model.endpoint == endpoint and _same_form(study, model, fit) for model in study.model.values()
     )
-    part = shapley.halvings(patients, groups)
-    if not explained or rows != shapley.BACKGROUND or parameters["halvings"] != part or view["kind"] != "keyed":
+    of_patients = view["kind"] == "keyed" and view.get("group") == group and parameters["halvings"] == part
+    if not explained or not as_approved or not of_patients:
         raise SumRefused(
-            shapley.values.name,
-            "the study explains no such model of this endpoint by SHAP values, or by fewer permutations, or over other "
-            "patients; ask for what the sites approved",
+            statistic,
+            f"the study explains no such model of this endpoint by {asked}, or by fewer permutations, of fewer "
+            "variables or over other patients; ask for what the sites approved",
         )
 
 

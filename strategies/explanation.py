@@ -73,17 +73,18 @@ def replaced(
     lower = edges[0]
     counts = np.zeros((1 + len(replacements), 2, len(lower)))
     whole = coefficients[0] + rows.x @ coefficients[1:]
-    _count(counts[0], rows.group, whole, lower, 1.0)
+    count(counts[0], rows.group, whole, lower, 1.0)
     for of, replacement in zip(counts[1:], replacements, strict=True):
         columns = np.asarray(replacement["columns"], np.int64)
         slopes = coefficients[1 + columns]
         rest = whole - rows.x[:, columns] @ slopes
         for value, weight in zip(replacement["values"] @ slopes, replacement["weights"], strict=True):
-            _count(of, rows.group, rest + value, lower, float(weight))
+            count(of, rows.group, rest + value, lower, float(weight))
     return Replaced(counts)
 
 
-def _count(counts: Array, outcome: Counts, linear: Array, lower: Counts, weight: float) -> None:
+def count(counts: Array, outcome: Counts, linear: Array, lower: Counts, weight: float) -> None:
+    """Add `weight` to the cell (2, cells) of each patient's outcome and risk, whose log-odds are `linear`."""
     risk = np.rint(special.expit(linear) * GRID) / GRID
     np.add.at(counts, (outcome, cell(risk, lower)), weight)
 
@@ -118,5 +119,10 @@ def permutation_importance(
         One class only.
     """
     sums: Any = federation.sum(replaced, coefficients=coefficients, edges=[edges], replacements=list(replacements))
+    return falls(sums, edges)
+
+
+def falls(sums: Replaced, edges: Counts) -> tuple[float, Array]:
+    """AUC as it is, and how much it falls with each replacement, from counts over all sites."""
     areas = [discrimination.auc(counts, edges).estimate for counts in sums.patients]
     return areas[0], areas[0] - np.array(areas[1:])

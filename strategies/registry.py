@@ -14,7 +14,7 @@ MODULES = (
     "decision_curve", "discrimination", "explanation", "fedavg", "firth", "firth_cox",
     "gradient_boosting", "linear", "linear_svm", "mlp",
     "heterogeneity", "icc", "lasso", "lasso_cox", "levels", "local_fits",
-    "logistic", "meta_analysis", "moments", "noisy_logistic", "proportional_hazards",
+    "logistic", "meta_analysis", "moments", "noisy_logistic", "permutation", "proportional_hazards",
     "quantiles", "rank_correlation", "rank_tests", "reclassification",
     "score_bins", "screening", "shapley", "site_effects", "slope_within_sites", "survival",
     "survival_calibration", "survival_groups", "table_one",

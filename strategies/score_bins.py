@@ -16,6 +16,8 @@ from cohortium.strategies.rows import Array, Counts, Scored, ScoredSurvival
 
 GRID = 10_000
 """Grid steps in a score of 1."""
+PER_BIN = 10
+"""Patients that a cell is meant to hold."""
 
 Scale = Literal["probability", "linear"]
 Resolution = Literal["binned", "exact"]
@@ -61,7 +63,7 @@ def occupancy(rows: Scored | ScoredSurvival, *, edges: list[Counts]) -> Occupanc
 
 
 def edges(
-    federation: Federation, models: int, *, scale: Scale, resolution: Resolution = "binned", per_bin: int = 10
+    federation: Federation, models: int, *, scale: Scale, resolution: Resolution = "binned", per_bin: int = PER_BIN
 ) -> list[Counts]:
     """Lower edges of each model's cells, in grid units.
 

@@ -127,10 +127,10 @@ class Sampled(NamedTuple):
     expected: float  # mean of the background rows
 
 
-def halvings(patients: int, groups: int) -> int:
-    """How often the patients of all sites are halved: the fewest times that leave `MOST_SWITCHES` at most."""
+def halvings(patients: int, groups: int, most: int = MOST_SWITCHES) -> int:
+    """How often the patients of all sites are halved: the fewest times that leave `most` at most."""
     times = 0
-    while (patients >> times) * groups > MOST_SWITCHES:
+    while (patients >> times) * groups > most:
         times += 1
     return times
 

@@ -278,11 +278,14 @@ def _incomplete(view: View, context: Context) -> NamedTuple:
 
 
 def _keyed(view: View, context: Context) -> NamedTuple:
-    from cohortium.strategies import gaps, shapley  # only where a model is explained
+    from cohortium.strategies import gaps, permutation, shapley  # only where a model is explained
 
     rows = selected(context, view["rows"])
-    x = design(context, view, tuple(view["rows"].get("without", ())), "out_of_fold")
-    return shapley.Keyed(x=x[rows], key=gaps.keys(context, "explain")[rows])
+    x = design(context, view, tuple(view["rows"].get("without", ())), "out_of_fold")[rows]
+    key = gaps.keys(context, "explain")[rows]
+    if view.get("group"):
+        return permutation.Judged(x=x, outcome=outcome_class(context, view["group"])[rows], key=key)
+    return shapley.Keyed(x=x, key=key)
 
 
 def _outcome(view: View, context: Context) -> Matrix:

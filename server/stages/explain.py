@@ -1,10 +1,11 @@
 """Explain: what the variables of each model do: mean |SHAP|, permutation importance, nomogram.
 
 Asked for by ``[validation] explain``; on the training part, of the final fit. Of a score that is not linear in the
-model's columns there are SHAP values by sampled permutations (strategies/shapley.py), and nothing else.
+model's columns there are SHAP values by sampled permutations (strategies/shapley.py) and permutation importance
+(strategies/permutation.py), both against the same public marginals, and no nomogram.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from cohortium.common.errors import SumRefused, Undefined
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column
 from cohortium.server.stages.fitted import FittedModel
-from cohortium.strategies import explanation, nomogram, quantiles, score_bins, shapley
-from cohortium.strategies.rows import Array
+from cohortium.strategies import explanation, nomogram, permutation, quantiles, score_bins, shapley
+from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.validation_settings import undefined
 
 NOT_LINEAR = "the score is not a linear function of the model's columns"
@@ -57,7 +58,7 @@ class _Explained:
             return dict.fromkeys(asked, undefined("the model has no columns"))
         if "coefficients" not in published or "kernel" in published:
             found = dict.fromkeys(asked, undefined(NOT_LINEAR))
-            return found | self._sampled() if "shap" in asked else found
+            return found | self._of_any_score([key for key in ("shap", "permutation") if key in asked])
         if len(published["coefficients"]) != len(self.group) + 1:
             return dict.fromkeys(asked, undefined(NOT_LINEAR))
         beta = np.asarray(published["coefficients"], float)
@@ -84,25 +85,60 @@ class _Explained:
                 found |= {key: {"withheld": str(refusal)} for key in asked if key not in found}
         return found
 
-    def _sampled(self) -> dict[str, Any]:
-        """SHAP values of a score of any kind, and what they were sampled with."""
+    def _of_any_score(self, asked: list[str]) -> dict[str, Any]:
+        """SHAP values and permutation importance against public marginals; their sums share messages."""
+        if not asked:
+            return {}
         if len(self.variables) > shapley.MOST_VARIABLES:
-            many = f"{len(self.variables)} variables are too many for sampled SHAP values"
-            return {"shap": undefined(f"{many}; at most {shapley.MOST_VARIABLES}: select some first")}
-        fit = {key: value for key, value in self.fit.published.items() if key not in RECIPE}
+            many = f"{len(self.variables)} variables are too many to explain a score that is not linear"
+            return dict.fromkeys(asked, undefined(f"{many}; at most {shapley.MOST_VARIABLES}: select some first"))
         nothing = np.zeros(len(self.group))
         try:
             sums = self._design().sum(explanation.contributions, coefficients=nothing, centre=nothing, group=self.group)
             patients = int(sums.patients)
             # the background is published with the model: as the axes of a nomogram, it ends before single patients
             ends = nomogram.percentiles(patients, self.study.privacy.minimum_count)
-            mean, marginal = sums.total / max(patients, 1), self._marginal(np.clip(SHARES, *ends).tolist())
-            marginals = [self._with_gaps(v, mean, marginal) for v in range(len(self.variables))]
-            seed = self.study.study.seed
-            background = shapley.draw(marginals, self.group, np.random.default_rng(seed))
-            rows = {**self.rows, "patients": patients}
-            keyed = {"kind": "keyed", "rows": rows, **{key: self.fit.published[key] for key in RECIPE}}
-            found = shapley.sampled(self.federation.rows(keyed), fit, background, patients)
+            part = permutation.halvings(patients, len(self.variables))
+            first: list[Callable[[], Any]] = [lambda: self._marginal(np.clip(SHARES, *ends).tolist())]
+            if "permutation" in asked:
+                first.append(lambda: self._edges(per_bin=score_bins.PER_BIN << part))
+            marginal, *edges = self.federation.together(first)
+        except SumRefused as refusal:
+            return {key: {"withheld": str(refusal)} for key in asked}
+        mean = sums.total / max(patients, 1)
+        marginals = [self._with_gaps(v, mean, marginal) for v in range(len(self.variables))]
+        tasks: dict[str, Callable[[], dict[str, Any]]] = {
+            "shap": lambda: self._sampled(marginals, patients),
+            "permutation": lambda: self._drawn_anew(marginals, patients, edges[0]),
+        }
+        parts = self.federation.together([tasks[key] for key in asked])
+        return {key: value for part in parts for key, value in part.items()}
+
+    def _keyed(self, patients: int, **more: str) -> tuple[Any, dict[str, Any]]:
+        """The training patients with keys that choose a part of them, and what scores them."""
+        published = self.fit.published
+        rows = {**self.rows, "patients": patients}
+        view = {"kind": "keyed", "rows": rows, **more, **{key: published[key] for key in RECIPE}}
+        return self.federation.rows(view), {key: value for key, value in published.items() if key not in RECIPE}
+
+    def _drawn_anew(self, marginals: list[explanation.Replacement], patients: int, edges: Counts) -> dict[str, Any]:
+        """Permutation importance of a score of any kind."""
+        rows, fit = self._keyed(patients, group=self.rows["endpoint"])
+        try:
+            found = permutation.importance(rows, fit, edges, marginals, patients)
+        except SumRefused as refusal:
+            return {"permutation": {"withheld": str(refusal)}}
+        except Undefined as why:
+            return {"permutation": undefined(why)}
+        return {"permutation": {"patients": found.patients, **self._falls(found.auc, found.falls)}}
+
+    def _sampled(self, marginals: list[explanation.Replacement], patients: int) -> dict[str, Any]:
+        """SHAP values of a score of any kind, and what they were sampled with."""
+        seed = self.study.study.seed
+        background = shapley.draw(marginals, self.group, np.random.default_rng(seed))
+        rows, fit = self._keyed(patients)
+        try:
+            found = shapley.sampled(rows, fit, background, patients)
         except SumRefused as refusal:
             return {"shap": {"withheld": str(refusal)}}
         digest = self.federation.publish({"variables": self.variables, **background._asdict()})
@@ -144,17 +180,24 @@ class _Explained:
     def _permutation(self, beta: Array, mean: Array, marginal: Array) -> Any:
         if self.study.endpoint_of(self.name).kind != "binary":
             return undefined("permutation importance is the fall of an AUC, of binary models")
-        scored = {"kind": "scored", "rows": self.rows, "endpoint": self.rows["endpoint"], "of": "final"}
-        view = self.federation.rows({**scored, "models": [self.digest]})
-        resolution = self.study.privacy.score_resolution
-        edges = score_bins.edges(view, 1, scale="probability", resolution=resolution)[0]
+        edges = self._edges()
         replacements = [self._replacement(v, mean, marginal) for v in range(len(self.variables))]
         try:
             auc, falls = explanation.permutation_importance(self._design(), beta, edges, replacements)
         except Undefined as why:
             return undefined(why)
+        return self._falls(auc, falls)
+
+    def _falls(self, auc: float, falls: Array) -> dict[str, Any]:
         fallen = zip(self.variables, falls.tolist(), strict=True)
         return {"auc": auc, "variables": [{"variable": v, "fall": fall} for v, fall in fallen]}
+
+    def _edges(self, per_bin: int = score_bins.PER_BIN) -> Counts:
+        """Cells of the training patients' risks."""
+        scored = {"kind": "scored", "rows": self.rows, "endpoint": self.rows["endpoint"], "of": "final"}
+        view = self.federation.rows({**scored, "models": [self.digest]})
+        resolution = self.study.privacy.score_resolution
+        return score_bins.edges(view, 1, scale="probability", resolution=resolution, per_bin=per_bin)[0]
 
     def _replacement(self, variable: int, mean: Array, marginal: Array) -> explanation.Replacement:
         """Values and weights of a variable's marginal, on the standardised scale."""

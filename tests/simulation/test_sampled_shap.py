@@ -224,7 +224,7 @@ def test_a_site_explains_only_what_was_approved(run):
     heap = np.zeros((2, 7))
 
     def ask(fit, *, patients=300, halvings=0, orders=orders, view=view, study=study):
-        check_explained(study, view, {"fit": fit, "orders": orders, "halvings": halvings}, patients)
+        check_explained(study, "shapley.values", view, {"fit": fit, "orders": orders, "halvings": halvings}, patients)
 
     ask(net)
     ask(net, patients=10_000, halvings=1)
