@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cohortium.client.imaging.radiomics import margin, radiomics
-from cohortium.client.imaging.read import read_image, read_mask
+from cohortium.client.imaging.read import part_named, read_image, read_mask
 from cohortium.client.imaging.region import check_extent
 from cohortium.client.imaging.resample import resample
 from cohortium.client.imaging.scale import on_scale
@@ -140,7 +140,8 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
         if not path.exists():
             raise CaseError(f"{role} file is missing", str(path))
     volume = read_image(image_path, units=settings.units)
-    region = read_mask(mask_path, volume, settings.part())
+    part = part_named(mask_path, settings.roi) if settings.roi else settings.part()
+    region = read_mask(mask_path, volume, part)
     image, features = settings.image(volume.GetSpacing()), settings.features()
     crop = resample(
         volume,

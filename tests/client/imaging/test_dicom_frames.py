@@ -10,17 +10,20 @@ import SimpleITK as sitk
 from highdicom.legacy import LegacyConvertedEnhancedCTImage, LegacyConvertedEnhancedPETImage
 
 from cohortium.client.imaging.dicom_series import read_slices, series_findings
+from cohortium.client.imaging.one_image import Settings, features_of
 from cohortium.client.imaging.read import read_image, read_mask
 from cohortium.common.errors import CaseError
 from tests.client.imaging.dicom_phantom import (
     AXIAL,
     SERIES,
+    box_outline,
     enhanced,
     jpeg2000,
     oblique,
     pet,
     segmentation,
     slices,
+    structure_set,
     write,
     write_series,
 )
@@ -95,6 +98,22 @@ def test_a_segmentation_lies_on_the_frames(tmp_path):
     inside[1:4, 3:9, 2:7] = True
     seg = write(segmentation(series, {"GTV": inside}), tmp_path / "seg.dcm")
     assert np.array_equal(sitk.GetArrayFromImage(read_mask(seg, image)), inside)
+
+
+def test_features_of_an_enhanced_file_and_a_segment_are_those_of_a_series_and_a_contour(tmp_path):
+    series = slices(VALUES)
+    folder, frames = write_series(tmp_path / "ct", series), write(enhanced(series), tmp_path / "ct.dcm")
+    inside, other = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=bool)
+    inside[1:4, 2:9, 2:8], other[5] = True, True
+    outlines = [box_outline(1.5, 7.5, 1.5, 8.5, z) for z in (1, 2, 3)]
+    rs = write(structure_set({"GTV": outlines, "organ": outlines[:1]}), tmp_path / "rs.dcm")
+    seg = write(segmentation(series, {"GTV": inside, "organ": other}), tmp_path / "seg.dcm")
+    wanted = {"bin_count": 8, "classes": ("shape", "firstorder")}
+    contour = features_of(folder, rs, Settings(roi="GTV", **wanted))
+    assert features_of(frames, seg, Settings(segment="gtv", **wanted)) == contour
+    assert features_of(frames, seg, Settings(roi="gtv", **wanted)) == contour
+    with pytest.raises(CaseError, match="no such region"):
+        features_of(frames, seg, Settings(roi="spleen", **wanted))
 
 
 def moved(z, **elements):
