@@ -80,6 +80,8 @@ def _closed_test(
     ask: Callable[[Mapping[str, Any], int | None], Federation], model: Mapping[str, Any], minimum_count: int
 ) -> Figure:
     names, coefficients = list(model["names"]), np.asarray(model["coefficients"], dtype=np.float64)
+    if len(coefficients) != len(names) + 1:
+        raise Undefined("the model is the mean of fits to several imputed data sets, which have no common likelihood")
     counted = ask(NO_COLUMNS, None).sum(logistic.terms, coefficients=np.zeros(1))
     patients, p = int(counted.patients), len(names)
     if p > patients // PATIENTS_A_COLUMN:

@@ -109,6 +109,12 @@ def test_what_cannot_be_refitted_says_why():
     assert "all alike" in flat["undefined"]
 
 
+def test_a_mean_of_fits_to_imputed_data_sets_has_no_refit():
+    model = {"names": NAMES, "coefficients": np.zeros(7), "recipe": {}}
+    found = refit.closed_test(lambda *_: PooledSites([]), model, minimum_count=5)
+    assert "several imputed data sets" in found["undefined"]
+
+
 def test_a_refusal_of_a_site_withholds_it():
     def ask(_of, _patients):
         raise SumRefused("logistic.terms", "not on the allow list")
