@@ -6,7 +6,9 @@ many rounds are averaged; `distance` says how far it lies from it.
 
 A local fit is the pooled algorithm on a federation of one site. Where it does not exist (one class, fewer than
 `FEWEST` patients of a class, separation, a column that is constant there), the site counts as unable and has no weight.
-The sites first say how many they are, so that an average of fewer than the study's minimum is never asked for.
+The sites first say how many they are, so that an average of fewer than the study's minimum is never asked for. Whether
+a site is able does not depend on where the question centres the columns or how it scales them: a scale at which the
+coefficients of all but one are too large would leave that site's as the total (tests/attacks/test_local_fits.py).
 """
 
 from collections.abc import Mapping
@@ -23,7 +25,7 @@ from cohortium.strategies.rows import Array, Counts, FoldedSurvival, Labelled
 FEWEST = 5
 """Patients of each class, or events, without which a site fits nothing."""
 LARGEST = 50.0
-"""A coefficient of a standardised column beyond this is a separation that the data only just deny."""
+"""A coefficient beyond this, of a column of unit variance at the site, is a separation that the data only just deny."""
 Kind = Literal["logistic", "lasso", "lasso_cox"]
 
 
@@ -61,18 +63,40 @@ def shares(rows: Labelled | FoldedSurvival, *, kind: Kind, settings: Mapping[str
 def _local(rows: Labelled | FoldedSurvival, kind: Kind, settings: Mapping[str, Any]) -> Array | None:
     """Coefficients of the model on one site's rows alone, (p + 1,); None where there is no such fit."""
     outcome = rows.y if isinstance(rows, Labelled) else rows.event
-    alone, predictors = PooledSites([rows]), rows.x.shape[1]
     classes = [outcome.sum()] if kind == "lasso_cox" else [outcome.sum(), (1 - outcome).sum()]
     if min(classes) < FEWEST:
         return None
     try:
-        if kind == "logistic":
-            found = logistic.fit(alone, predictors).coefficients
-        else:
-            found = {"lasso": lasso, "lasso_cox": lasso_cox}[kind].fit(alone, predictors, **settings).chosen
+        if isinstance(rows, Labelled) and kind == "logistic":
+            return own_logistic(rows)[0]
+        path = {"lasso": lasso, "lasso_cox": lasso_cox}[kind].fit(PooledSites([rows]), rows.x.shape[1], **settings)
     except NotIdentifiable:
         return None
-    return found if np.abs(found).max() <= LARGEST else None
+    found = path.chosen
+    return found if _moderate(found[0] + rows.x.mean(0) @ found[1:], found[1:] * rows.x.std(0)) else None
+
+
+def own_logistic(rows: Labelled) -> tuple[Array, Array]:
+    """A site's own logistic fit, coefficients (p + 1,) and covariance, fitted on columns of its own unit variance.
+
+    Raises
+    ------
+    NotIdentifiable
+        A column is constant or a combination of others, or the outcome is separated, or nearly.
+    """
+    if not np.ptp(rows.x, axis=0).all():
+        raise NotIdentifiable("a column is constant at this site")
+    centre, scale = rows.x.mean(0), rows.x.std(0)
+    fitted = logistic.fit(PooledSites([rows._replace(x=(rows.x - centre) / scale)]), len(scale))
+    if not _moderate(fitted.coefficients[0], fitted.coefficients[1:]):
+        raise NotIdentifiable("the outcome is nearly separated")
+    back = np.diag(np.concatenate([[1.0], 1 / scale]))
+    back[0, 1:] = -centre / scale
+    return back @ fitted.coefficients, back @ fitted.covariance @ back.T
+
+
+def _moderate(intercept: float, slopes: Array) -> bool:
+    return bool(max(abs(intercept), np.abs(slopes).max(initial=0.0)) <= LARGEST)
 
 
 # --- at the server --------------------------------------------------------------------------------------------

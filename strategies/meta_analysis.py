@@ -15,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 from cohortium.common.errors import NotIdentifiable
-from cohortium.common.federation import Federation, PooledSites, statistic
-from cohortium.strategies import logistic, restricted_likelihood
-from cohortium.strategies.local_fits import FEWEST, LARGEST
+from cohortium.common.federation import Federation, statistic
+from cohortium.strategies import restricted_likelihood
+from cohortium.strategies.local_fits import FEWEST, own_logistic
 from cohortium.strategies.restricted_likelihood import Restricted
 from cohortium.strategies.rows import Array, Counts, Labelled
 
@@ -58,7 +58,7 @@ def sums(rows: Labelled, *, tau2: Array, centre: Array) -> Sums:
     fitted = _local(rows)
     if fitted is None:
         return Sums(*(np.zeros(rows.x.shape[1] + 1) for _ in Sums._fields))
-    return contribution(fitted.coefficients, np.diag(fitted.covariance), tau2, centre)
+    return contribution(*fitted, tau2, centre)
 
 
 @statistic("meta_analysis.restricted", adds_over="sites")
@@ -67,7 +67,7 @@ def restricted(rows: Labelled, *, tau2: Array, centre: Array, unit: Array) -> Re
     fitted = _local(rows)
     if fitted is None:
         return Restricted(*(np.zeros(rows.x.shape[1] + 1) for _ in Restricted._fields))
-    return restricted_likelihood.contribution(fitted.coefficients, np.diag(fitted.covariance), tau2, centre, unit)
+    return restricted_likelihood.contribution(*fitted, tau2, centre, unit)
 
 
 def contribution(estimate: Array, variance: Array, tau2: Array, centre: Array) -> Sums:
@@ -77,16 +77,16 @@ def contribution(estimate: Array, variance: Array, tau2: Array, centre: Array) -
     return Sums(weight=weight, first=weight * apart, second=weight * apart**2, square=weight**2)
 
 
-def _local(rows: Labelled) -> logistic.Logistic | None:
-    """The site's fit, or None where there is none to rely on."""
+def _local(rows: Labelled) -> tuple[Array, Array] | None:
+    """Estimates of the site's fit and their variances, or None where there is none to rely on."""
     events = int(np.count_nonzero(rows.y))
     if min(events, len(rows.y) - events) < FEWEST:
         return None
     try:
-        fitted = logistic.fit(PooledSites([rows]), rows.x.shape[1])
+        coefficients, covariance = own_logistic(rows)
     except NotIdentifiable:
         return None
-    return None if np.abs(fitted.coefficients).max() > LARGEST else fitted
+    return coefficients, np.diag(covariance)
 
 
 # --- at the server --------------------------------------------------------------------------------------------
