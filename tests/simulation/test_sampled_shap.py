@@ -1,4 +1,4 @@
-"""Sampled SHAP values of a run: those of the pooled rows that no hospital shows, by their definition; and predict's."""
+"""Scores that are not linear, explained in a run: SHAP values and permutation importance of the pooled rows."""
 
 import hashlib
 import itertools
@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import special
+from sklearn.metrics import roc_auc_score
 
 from cohortium.cli.main import main
 from cohortium.client.classifiers import check_explained
@@ -15,6 +17,7 @@ from cohortium.client.predict.patients import in_table
 from cohortium.client.predict.saved import open_model
 from cohortium.client.predict.score import predict
 from cohortium.common.errors import SumRefused
+from cohortium.common.federation import PooledSites
 from cohortium.common.ledger import Ledger
 from cohortium.common.model_files import DESCRIPTION, SUMS
 from cohortium.common.study import load_study
@@ -23,7 +26,8 @@ from cohortium.server.stages.columns import Column, Columns
 from cohortium.server.stages.explain import _Explained
 from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.simulation.simulate import simulate
-from cohortium.strategies import scoring, shapley, views
+from cohortium.strategies import score_bins, scoring, shapley, views
+from cohortium.strategies.rows import Scored
 
 TABLES = """
 [model.net]
@@ -54,7 +58,7 @@ kind = "logistic"
 predictors = ["age", "stage"]
 
 [validation]
-explain = ["shap"]
+explain = ["shap", "permutation"]
 """
 MODELS = ("net", "kernel", "forest", "head")
 
@@ -145,6 +149,63 @@ def test_the_background_has_the_marginals_of_the_pooled_rows(run, train):
     np.testing.assert_allclose(np.quantile(raw["marker"][~gone], [0.1, 0.5, 0.9]), known, rtol=0.1)
 
 
+def marginals(model, name, train):
+    """Of each variable its place in the design, values (k, c) and weights (k,) over the pooled rows."""
+    columns, fit = model.saved.description.columns, model.fit(name)
+    shares = np.clip((np.arange(25) + 0.5) / 25, 5 / 220, 1 - 5 / 220)  # minimum_count patients lie beyond
+    even = np.full(25, 0.04)
+    gone, mean = train["marker"].isna().mean(), train["marker"].mean()
+    filled = np.quantile(train["marker"].fillna(mean), shares)
+    # the values nearest to the mean are those of who has none: as many make way, one of them in part
+    left = even.copy()
+    for k in np.argsort(np.abs(filled - mean)):
+        left[k] -= (taken := min(0.04, gone - (0.04 * 25 - left.sum())))
+        assert taken >= -1e-12
+    found = {
+        "age": (np.quantile(train["age"], shares)[:, None], even),
+        "stage": (np.array([[0, 0], [1, 0], [0, 1.0]]), [(train["stage"] == level).mean() for level in (1, 2, 3)]),
+        "marker": (
+            np.column_stack([np.append(filled, mean), np.append(np.zeros(25), 1)]),
+            np.append(left, gone),
+        ),
+    }
+    for variable, (values, weights) in found.items():
+        at = [i for i, column in enumerate(columns) if column.startswith(variable)]
+        if at:
+            yield variable, at, (values - fit["centre"][at]) / fit["scale"][at], weights
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_falls_of_the_auc_are_those_of_the_pooled_rows(run, train, name):
+    """scikit-learn over every patient with every value of the marginal, in the bins of the pooled scores."""
+    _, out, results = run
+    found = results["models"][name]["explanation"]["permutation"]
+    model = open_model(out / "models" / name)
+    x, fit = design(model, train), model.fit(name)
+    y = train["outcome"].to_numpy(float)
+    risk = np.round(special.expit(scoring.linear_predictor(fit, x)), 4)
+    rows = Scored(risk[:, None], y, np.zeros(len(y), np.int64))
+    (lower,) = score_bins.edges(PooledSites([rows]), 1, scale="probability")
+
+    def area(scores, weights):
+        cells = np.searchsorted(lower, np.rint(1e4 * special.expit(np.concatenate(scores))), side="right")
+        return roc_auc_score(np.tile(y, len(scores)), cells, sample_weight=np.repeat(weights, len(y)))
+
+    assert found["patients"] == 220
+    assert found["auc"] == pytest.approx(area([scoring.linear_predictor(fit, x)], [1.0]), abs=1e-10)
+    falls = {entry["variable"]: entry["fall"] for entry in found["variables"]}
+    asked = list(marginals(model, name, train))
+    assert set(falls) == {variable for variable, *_ in asked}
+    for variable, at, values, weights in asked:
+        scores = []
+        for value in values:
+            drawn = x.copy()
+            drawn[:, at] = value
+            scores.append(scoring.linear_predictor(fit, drawn))
+        expected = found["auc"] - area(scores, weights)
+        assert falls[variable] == pytest.approx(expected, abs=1e-4)  # quantiles are found to 32 bits: a grid step or so
+
+
 def test_a_model_of_many_variables_and_a_refusing_site_say_why(run, monkeypatch):
     columns = Columns(
         columns=tuple(Column(name=f"c{i}", variable=f"c{i}", source=("features", "deep", i, None)) for i in range(3)),
@@ -158,11 +219,13 @@ def test_a_model_of_many_variables_and_a_refusing_site_say_why(run, monkeypatch)
 
     federation = SimpleNamespace(study=study, rows=lambda _: SimpleNamespace(sum=refuse))
     model = _Explained(federation, "head", FittedModel(digest="", final=fit, replicates={}))
-    assert "allow list" in model.figures(("shap",))["shap"]["withheld"]
+    for of in model.figures(("shap", "permutation")).values():
+        assert "allow list" in of["withheld"]
     monkeypatch.setattr(shapley, "MOST_VARIABLES", 2)
-    found = model.figures(("shap", "permutation"))
-    assert "3 variables are too many for sampled SHAP values; at most 2" in found["shap"]["undefined"]
-    assert "not a linear function" in found["permutation"]["undefined"]
+    found = model.figures(("shap", "permutation", "nomogram"))
+    for key in ("shap", "permutation"):
+        assert "3 variables are too many to explain a score that is not linear; at most 2" in found[key]["undefined"]
+    assert "not a linear function" in found["nomogram"]["undefined"]
 
 
 def test_every_sum_was_listed_and_a_linear_model_is_explained_as_before(run):
@@ -172,10 +235,12 @@ def test_every_sum_was_listed_and_a_linear_model_is_explained_as_before(run):
     for site in ("north", "east", "south", "west"):
         for line in Ledger(out / "sites" / site).entries():
             sent |= set(line["statistics"]) if line["kind"] == "sum" else set()
-    assert "shapley.values" in sent
+    assert {"shapley.values", "permutation.replaced", "explanation.replaced"} <= sent
     assert sent <= {statistic for _, statistic in listed}
-    assert ("train", "shapley.values") in listed
-    assert set(results["models"]["plain"]["explanation"]) == {"shap"}
+    assert {("train", "shapley.values"), ("train", "permutation.replaced")} <= listed
+    linear = results["models"]["plain"]["explanation"]
+    assert set(linear) == {"shap", "permutation"}
+    assert set(linear["permutation"]) == {"auc", "variables"}
     page = (out / "report.html").read_text()
     assert "200 sampled permutations against 100 background rows" in page
 
@@ -224,7 +289,25 @@ def test_a_site_explains_only_what_was_approved(run):
     heap = np.zeros((2, 7))
 
     def ask(fit, *, patients=300, halvings=0, orders=orders, view=view, study=study):
-        check_explained(study, "shapley.values", view, {"fit": fit, "orders": orders, "halvings": halvings}, patients)
+        asked = {"fit": fit, "orders": orders, "halvings": halvings}
+        check_explained(study, "shapley.values", view, asked, patients)
+
+    def drawn(*, fit=net, patients=300, halvings=0, variables=3, group="outcome", study=study):
+        asked = {"fit": fit, "replacements": [{}] * variables, "halvings": halvings}
+        check_explained(study, "permutation.replaced", {**view, "group": group}, asked, patients)
+
+    drawn()
+    drawn(patients=100_000, halvings=1)
+    for question in (
+        {"fit": {"hidden": [4], "weights": np.zeros(1)}},
+        {"halvings": 1},
+        {"patients": 100_000},
+        {"variables": 101},
+        {"group": "os"},
+        {"group": None},
+    ):
+        with pytest.raises(SumRefused, match="by permutation, or by fewer"):
+            drawn(**question)
 
     ask(net)
     ask(net, patients=10_000, halvings=1)
@@ -243,6 +326,7 @@ def test_a_site_explains_only_what_was_approved(run):
         {"fit": net, "orders": orders[:1]},
         {"fit": net, "view": {"kind": "keyed", "rows": {"endpoint": "os"}}},
         {"fit": net, "view": {"kind": "incomplete", "rows": {"endpoint": "outcome"}}},
+        {"fit": net, "view": {**view, "group": "outcome"}},
     ]
     for question in refused:
         with pytest.raises(SumRefused, match="ask for what the sites approved"):
@@ -250,3 +334,5 @@ def test_a_site_explains_only_what_was_approved(run):
     silent = study.model_copy(update={"validation": study.validation.model_copy(update={"explain": ("nomogram",)})})
     with pytest.raises(SumRefused, match="explains no such model"):
         ask(net, study=silent)
+    with pytest.raises(SumRefused, match="explains no such model"):
+        drawn(study=silent)
