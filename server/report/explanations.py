@@ -23,6 +23,8 @@ def importance_grid(explanation: Record, caption: str) -> Grid | None:
             f"against {sampling['background']['rows']} background rows, drawn from marginals over the training "
             "patients."
         )
+    if patients := explanation.get("permutation", {}).get("patients"):
+        caption += f" Falls of the AUC over {patients} patients."
     heads = {"shap": "Mean |SHAP|, linear predictor", "permutation": "Fall of the AUC when drawn anew"}
     grid = Grid(caption, ["", *(heads[key] for key in asked)])
     columns = {key: _by_variable(explanation[key]) for key in asked}

@@ -243,6 +243,7 @@ def test_every_sum_was_listed_and_a_linear_model_is_explained_as_before(run):
     assert set(linear["permutation"]) == {"auc", "variables"}
     page = (out / "report.html").read_text()
     assert "200 sampled permutations against 100 background rows" in page
+    assert "Falls of the AUC over 220 patients" in page
 
 
 @pytest.mark.parametrize("name", MODELS)
