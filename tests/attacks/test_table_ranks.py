@@ -1,5 +1,8 @@
 """Mann-Whitney tests of Table 1: they open bins of its variables, not the search that cuts cells down to one value."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -66,17 +69,14 @@ def test_what_rank_tests_of_table_one_open(victims, tested, view):
 
 def test_the_test_itself_asks_for_bins_of_several_patients(victims, view):
     """The two sums of an honest coordinator: bins hold five patients on average, so that few lie alone in one."""
-    asked = []
+    federation, asked = victims.sums(view), []
 
-    class Watched:
-        def sum(self, what, **parameters):
-            found = federation.sum(what, **parameters)
-            asked.append((what.name, found))
-            return found
+    def watched(what, **parameters):
+        asked.append((what.name, federation.sum(what, **parameters)))
+        return asked[-1][1]
 
-    federation = victims.sums(view)
     known = moments.fit(federation, 2)
-    mann_whitney.compare(Watched(), known.mean, known.sd)
+    mann_whitney.compare(cast(Any, SimpleNamespace(sum=watched)), known.mean, known.sd)
     names = [name for name, _ in asked]
     assert names == [rank_tests.occupancy.name, rank_tests.histogram.name]
     patients = asked[1][1].counts.sum(axis=0)  # (columns, bins)
