@@ -61,7 +61,9 @@ def auc_at(time, event, score, horizon):
     if not ((time <= horizon) & (event == 1)).any() or not (time > horizon).any():
         return None
     known = Surv.from_arrays(event == 1, time)
-    return cumulative_dynamic_auc(known, known, score, [horizon])[0][0]
+    # later events are no cases here; scikit-survival would still ask for their weights, which can be 1 / 0
+    cases = Surv.from_arrays((event == 1) & (time <= horizon), time)
+    return cumulative_dynamic_auc(known, cases, score, [horizon])[0][0]
 
 
 def auc_slack(time, event, score, horizon):
