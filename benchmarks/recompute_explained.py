@@ -43,7 +43,7 @@ def check(run, out, table, model, published):
     frame = training_table(out, run.study, published["endpoint"])
     levels = {v["name"]: [str(x) for x in v["levels"]] for v in run.study["variable"] if v["kind"] == "categorical"}
     parts = None if frame is None else _contributions(frame, terms, levels)
-    if parts is None:
+    if not parts:  # nor of scores that no coefficients give
         return
     intercept = sum(t["estimate"] for t in terms if t["term"] == "(Intercept)")
     if isinstance(explained.get("shap"), list):
