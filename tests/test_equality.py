@@ -30,6 +30,8 @@ QUICK = (
     "AUC of binned scores",
     "NRI",
     "linear SHAP",
+    "SHAP values of any score, all orders of variables: mlp",
+    "permutation importance of any score: gradient_boosting",
     "IPCW Brier",
     "C of binned scores",
     "Gray's test",

@@ -16,6 +16,7 @@ from typing import Any
 import items_binary
 import items_classifiers
 import items_cohorts
+import items_explained
 import items_further
 import items_inference
 import items_models
@@ -37,12 +38,12 @@ MODULES = (
     items_classifiers,
     items_validation,
     items_binary,
+    items_explained,
     items_survival,
     items_cohorts,
 )
 NOT_SHOWN = (
     "differential privacy: random on purpose, and not equal; its parts have tests against formulas and laws",
-    "sampled SHAP: random draws; its tests hold it against the definition, the shap library and linear SHAP",
     "imputation by mean or indicator: the mean is that of the first row, an indicator is a column like others",
     "draws of multiple imputation: random; what is done with them is the row of Rubin's rules",
     "nomogram: a linear map of coefficients to points; staging: a score that is given, nothing is fitted",
