@@ -118,7 +118,7 @@ def render(results: Record, study: Record, sums: list[dict[str, Any]]) -> str:
         privacy_note=note,
         table_one=patients,
         headline=headline,
-        side_by_side=_side_by_side(models),
+        side_by_side=_side_by_side(models, study),
         contrasts=_contrasts(results),
         models=pages,
         notes=study_notes(study, cohort_names),
@@ -169,11 +169,12 @@ def _discrimination(record: Any) -> Any:
     return figure if figure is not None else look_up(record, "r_squared")
 
 
-def _side_by_side(models: Record) -> dict[str, list[Picture]]:
+def _side_by_side(models: Record, study: Record) -> dict[str, list[Picture]]:
     """All models in one cohort: a panel a cohort of ROC and of decision curves."""
     look = curves.styles([words(name) for name in models])
     cohorts = whole_cohorts({name: None for model in models.values() for name in model.get("cohorts") or {}})
     roc, decision = [], []
+    endpoints = {words(name): model.get("endpoint") or "" for name, model in models.items()}
     for cohort in cohorts:
         records = {words(name): (model.get("cohorts") or {}).get(cohort) for name, model in models.items()}
         records = {name: record for name, record in records.items() if record and not absent(record)}
@@ -182,7 +183,8 @@ def _side_by_side(models: Record) -> dict[str, list[Picture]]:
             roc.append(curves.roc(records, look, caption=f"{label}: receiver operating characteristic of each model."))
         decision.append(curves.decision(records, look, caption=f"{label}: net benefit of acting on each model."))
         horizon, at = at_last_horizon(records, "decision_curve_at", "decision_curve")
-        caption = f"{label}: net benefit of acting on each model's risk up to time {horizon}."
+        unit = _time_unit(study, endpoints.get(next(iter(at), ""), ""))
+        caption = f"{label}: net benefit of acting on each model's risk up to {horizon} {unit}."
         decision.append(curves.decision(at, look, caption=caption))
     return {"roc": [p for p in roc if p], "decision": [p for p in decision if p]}
 
@@ -233,7 +235,7 @@ def _model(name: str, model: Record, study: Record) -> dict[str, Any]:
         + inference_notes(found) + selection_note(found)
         + imputation_note(found)
         + left_out_note(found)
-        + cutoff_note(model.get("cutoff_test")),
+        + cutoff_note(model.get("cutoff_test"), cross_validated="cross_validated" in cohorts),
         "coefficients": coefficients_grid(coefficients, kind, f"Model {label}: coefficients, in the study's units."),
         "inference": [grid for grid in (
             variable_grid(found, f"Model {label}: each variable as a whole."),

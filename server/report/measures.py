@@ -77,16 +77,16 @@ def _log_rank(test: Any) -> str:
     return f"{number(test['chi2'], 2)}, p {p_value(test['p'])}"
 
 
-def _median(figure: Any) -> str:
+def _median(figure: Any, digits: int) -> str:
     """A median, whose upper limit is often not reached.
 
-    >>> _median({"estimate": 800.0, "ci": [710.0, {"undefined": "stays above"}]})
+    >>> _median({"estimate": 800.0, "ci": [710.0, {"undefined": "stays above"}]}, 0)
     '800 (710–not reached)'
     """
     limits = figure.get("ci") if isinstance(figure, Mapping) else None
     if isinstance(limits, list) and not absent(limits[0]) and absent(limits[1]):
-        return f"{with_interval(figure, 0)} ({number(limits[0], 0)}–not reached)"
-    return with_interval(figure, 0)
+        return f"{with_interval(figure, digits)} ({number(limits[0], digits)}–not reached)"
+    return with_interval(figure, digits)
 
 
 def _observed_to_expected(calibration: Any) -> str:
@@ -137,8 +137,8 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "bland_altman": ("Mean difference, prediction less outcome [95% limits of agreement]", _agreement),
     "survival.c_index": ("C-index (95% CI)", with_interval),
     "survival.c_index.bound": ("C-index, largest error by binned scores", partial(with_interval, digits=4)),
-    "survival.median.low": ("Median survival, low risk", _median),
-    "survival.median.high": ("Median survival, high risk", _median),
+    "survival.median.low": ("Median survival, low risk", with_interval),
+    "survival.median.high": ("Median survival, high risk", with_interval),
     "survival.hazard_ratio": ("Hazard ratio, high against low risk", _hazard_ratio),
     "survival.log_rank": ("Log-rank χ²", _log_rank),
     "survival.log_rank_within_sites": ("Log-rank χ², stratified by site", _log_rank),
@@ -156,8 +156,9 @@ AT_TIMES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "survival.scaled_brier_at": ("Index of prediction accuracy at", with_interval),
     "survival.calibration_at": ("Observed / expected risk at", _observed_to_expected),
     "survival.survival_at": ("Survival by risk group at", partial(_of_groups, digits=3)),
-    "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=0)),
+    "survival.rmst_at": ("Restricted mean survival by risk group to", partial(_of_groups, digits=2)),
 }
+DIGITS_OF_TIME = {"days": 0, "weeks": 1, "months": 1, "years": 2}
 SHOWN_ELSEWHERE = {"roc", "pr", "decision_curve", "at_cutoff", "calibration", "survival", "privacy"}
 SHOWN_ELSEWHERE |= {"average_precision_ci", "updating", "heterogeneity", "mae_ci", "correlation_ci"}
 COUNTS = ("tp", "fp", "tn", "fn")
@@ -189,9 +190,12 @@ def measures_grid(cohorts: Record, caption: str, time_unit: str) -> Grid:
     for path, (label, write) in rows.items():
         figures = [look_up(cohorts[name], path) for name in names]
         if any(figure is not None and not absent(figure) for figure in figures) or path in cohorts.get(names[0], ()):
-            unit = f" ({time_unit})" if path.startswith("survival.median") else ""
-            grid.row(label + unit, [grid.cell(figure, write) for figure in figures])
+            if path.startswith("survival.median"):
+                label, write = f"{label} ({time_unit})", partial(_median, digits=DIGITS_OF_TIME.get(time_unit, 2))
+            grid.row(label, [grid.cell(figure, write) for figure in figures])
     for path, (label, write) in AT_TIMES.items():
+        if path == "survival.rmst_at":
+            write = partial(_of_groups, digits=DIGITS_OF_TIME.get(time_unit, 2))
         tables = [look_up(cohorts[name], path) for name in names]
         by_time = [_with_limits(at_times(table), look_up(cohorts[name], f"{path}_ci"))
                    for name, table in zip(names, tables, strict=True)]  # fmt: skip
@@ -227,7 +231,7 @@ def at_times(table: Any) -> dict[float, Any]:
 def cutoff_grid(cohorts: Record, caption: str) -> Grid | None:
     """Make the table of what a fixed cut-off does, or None where no cohort has one."""
     names = [name for name in whole_cohorts(cohorts) if look_up(cohorts[name], "at_cutoff") is not None]
-    if not names:
+    if all(absent(cohorts[name]) for name in names):  # a survival model has none, in whichever cohort
         return None
     grid = Grid(caption, ["", *map(cohort_label, names)])
     for key, label in AT_CUTOFF.items():
@@ -280,7 +284,8 @@ def parts_grid(cohorts: Record, caption: str) -> tuple[Grid, dict[str, list[Line
 
     The forest leaves training out where there is anything else: apparent figures are no finding.
     """
-    names = [name for name in cohorts if "/" in name]
+    parts = list(COHORTS)
+    names = sorted((name for name in cohorts if "/" in name), key=lambda name: parts.index(name.partition("/")[0]))
     if not names:
         return None
     titles = {"n": "Patients", "events": "Events", "auc": "AUC (95% CI)", "survival.c_index": "C-index (95% CI)"}
