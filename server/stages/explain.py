@@ -19,6 +19,7 @@ from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.validation_settings import undefined
 
 NOT_LINEAR = "the score is not a linear function of the model's columns"
+IMPUTED = "several imputed data sets: a gap has another value, and a column another scale, in each of them"
 SHARES = tuple((k + 0.5) / explanation.VALUES for k in range(explanation.VALUES))
 RECIPE = ("blocks", "centre", "scale", "fill")
 DRAWN = "variable by variable from the marginals over the training patients, as if independent; no patient's row"
@@ -60,7 +61,7 @@ class _Explained:
             found = dict.fromkeys(asked, undefined(NOT_LINEAR))
             return found | self._of_any_score([key for key in ("shap", "permutation") if key in asked])
         if len(published["coefficients"]) != len(self.group) + 1:
-            return dict.fromkeys(asked, undefined(NOT_LINEAR))
+            return dict.fromkeys(asked, undefined(IMPUTED))
         beta = np.asarray(published["coefficients"], float)
         try:
             shap, sums = explanation.mean_absolute_shap(self._design(), beta[1:], self.group)
