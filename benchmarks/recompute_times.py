@@ -234,6 +234,8 @@ def check_groups(c, figures, high):
             for one, reference in zip(ours, ends, strict=True):
                 c.table.compare("interval of the median", c.where, one, reference)
         for name, horizon in c.horizons:
+            if "withheld" in figures["survival_at"]:  # a group that is too small takes the other's figures along
+                continue
             ours, mean = (figures[key][name][group] for key in ("survival_at", "rmst_at"))
             if "estimate" not in ours:
                 continue
