@@ -48,7 +48,7 @@ class CountedSites:
         return self.ask(what, {}, bound, parameters)
 
     def ask(self, what: Statistic, view: dict[str, Any], bound: float, parameters: dict[str, Any]) -> Any:
-        """A sum over the rows that `view` leaves; ``{"columns": ...}`` takes some columns of x."""
+        """A sum over the rows that `view` leaves: ``columns`` of x or score, patients of no fold in ``without``."""
         nobody = type(self.sites[0])(*(np.asarray(field)[:0] for field in self.sites[0]))
         zero = what.local(_seen(nobody, view), **parameters)
         return self._rounds.ask(Question(what, view, parameters, bound, zero))
@@ -70,11 +70,12 @@ class CountedSites:
         return [type(q.shape)(*(next(found).reshape(np.shape(zero)) for zero in q.shape)) for q in questions]
 
 
-class SomeColumns:
-    """A federation that sees some columns of the rows of another, whose rounds it shares."""
+class Part:
+    """A federation that sees some columns, or the patients outside some folds, of another, whose rounds it shares."""
 
-    def __init__(self, sites: CountedSites, columns: Sequence[int]) -> None:
-        self._sites, self._view = sites, {"columns": list(columns)}
+    def __init__(self, sites: CountedSites, columns: Sequence[int] | None = None, without: Sequence[int] = ()) -> None:
+        self._sites, self._view = sites, {"without": list(without)}
+        self._view |= {} if columns is None else {"columns": list(columns)}
 
     def sum(self, what: Statistic, *, bound: float = DEFAULT_BOUND, **parameters: Any) -> Any:
         return self._sites.ask(what, self._view, bound, parameters)
@@ -84,7 +85,13 @@ class SomeColumns:
 
 
 def _seen(rows: Any, view: dict[str, Any]) -> Any:
-    return rows._replace(x=rows.x[:, view["columns"]]) if view else rows
+    if view.get("without"):
+        kept = ~np.isin(rows.fold, view["without"])
+        rows = type(rows)(*(field[kept] for field in rows))
+    if "columns" in view:
+        name = "x" if "x" in rows._fields else "score"
+        rows = rows._replace(**{name: getattr(rows, name)[:, view["columns"]]})
+    return rows
 
 
 class _Masks:

@@ -8,7 +8,7 @@ import data
 import numpy as np
 import references_further as references
 import references_penalised as penalised
-from federations import SomeColumns, at_sites
+from federations import Part, at_sites
 from item import Federate, Item
 from scipy import special
 
@@ -119,7 +119,7 @@ def _stepwise(federate: Federate) -> dict[str, Any]:
 
     def one(chosen: stepwise.Variables) -> stepwise.Fitted | None:
         columns = [k for k, name in enumerate(names) if name in chosen]
-        fit = logistic.fit(SomeColumns(sites, columns), len(columns))
+        fit = logistic.fit(Part(sites, columns), len(columns))
         return stepwise.Fitted(fit.log_likelihood, len(columns) + 1)
 
     def fits(sets: Sequence[stepwise.Variables]) -> list[stepwise.Fitted | None]:

@@ -6,7 +6,7 @@ from typing import Any
 import data
 import numpy as np
 import references_inference as references
-from federations import SomeColumns, at_sites
+from federations import Part, at_sites
 from item import Federate, Item
 
 from cohortium.common.errors import NotIdentifiable
@@ -54,7 +54,7 @@ def _stepwise(federate: Federate) -> dict[str, Any]:
     def one(names: stepwise.Variables) -> stepwise.Fitted | None:
         columns = [k for k, name in enumerate(references.SEVEN) if name in names]
         try:
-            fit = logistic.fit(SomeColumns(sites, columns), len(columns))
+            fit = logistic.fit(Part(sites, columns), len(columns))
         except NotIdentifiable:
             return None
         return stepwise.Fitted(fit.log_likelihood, len(columns) + 1)

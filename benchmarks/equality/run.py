@@ -21,6 +21,7 @@ import items_further
 import items_inference
 import items_models
 import items_penalised
+import items_resampled
 import items_selection
 import items_survival
 import items_tables
@@ -38,6 +39,7 @@ MODULES = (
     items_classifiers,
     items_validation,
     items_binary,
+    items_resampled,
     items_explained,
     items_survival,
     items_cohorts,
@@ -47,7 +49,7 @@ NOT_SHOWN = (
     "imputation by mean or indicator: the mean is that of the first row, an indicator is a column like others",
     "draws of multiple imputation: random; what is done with them is the row of Rubin's rules",
     "nomogram: a linear map of coefficients to points; staging: a score that is given, nothing is fitted",
-    "cross-validation in folds, repeats, without a site, optimism: the fits and figures above, of fewer patients",
+    "validation without a site: the fits and figures above, of fewer patients, as in the rows of cross-validation",
     "ComBat of a site outside training: the function of the ComBat row, with that site's own sums",
     "not built: random forest, optimism by refitted bootstrap, Cox LASSO with one baseline (docs/decisions 10, 12, 13)",
 )
