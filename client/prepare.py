@@ -10,7 +10,6 @@ A study without images imports neither torch nor SimpleITK here.
 import csv
 import json
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cohortium.client.imaging.processes import Processes
 from cohortium.client.imaging.workers import worker_pool
 from cohortium.client.quality_report import Case, outliers, write_page, write_sheet
 from cohortium.common.errors import SiteError
@@ -64,7 +64,7 @@ def prepare(
     out: Path,
     *,
     jobs: int = 1,
-    pool: Executor | None = None,
+    pool: Processes | None = None,
     progress: NullProgress | None = None,
     cache: Path | None = None,
 ) -> Prepared:
@@ -74,7 +74,7 @@ def prepare(
     ----------
     jobs : int
         Processes for the images; 1 computes in this process.
-    pool : Executor, optional
+    pool : Processes, optional
         Processes to use instead (`worker_pool`), so that several sites on one machine start them once.
     cache : Path, optional
         Folder of finished cases; by default ``cases`` in the site's workspace.
@@ -133,8 +133,7 @@ def _write_quality(
     out: Path, study: Study, table: Table, patients: Patients, images: "SiteImages", cache: Path
 ) -> None:
     """The page that shows the site its cases; sheets are copied out of the finished cases one at a time."""
-    from cohortium.client.imaging.site_images import finished
-    from cohortium.client.imaging.store import Store
+    from cohortium.client.imaging.store import Store, finished
 
     def cases() -> Iterator[Case]:
         for number, patient_id in enumerate(table.patient_id.tolist(), start=1):

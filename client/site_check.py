@@ -5,14 +5,15 @@ Patients are read as the study would read them and every image and contour is op
 
 import csv
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cohortium.client.imaging.case import CaseFiles, Recipe
 from cohortium.client.imaging.examine import Examined, examine
-from cohortium.client.imaging.site_images import WAITING, draw_regions, files_of
+from cohortium.client.imaging.processes import Processes
+from cohortium.client.imaging.site_images import draw_regions, files_of
 from cohortium.client.imaging.workers import DIED
 from cohortium.client.quality_report import Case, write_page, write_sheet
 from cohortium.common.errors import CaseError, SiteError
@@ -25,6 +26,8 @@ from cohortium.sites.site_file import Site
 PAGE, FINDINGS, DICTIONARY = "check.html", "findings.csv", "dictionary.csv"
 IDENTITY = ("may identify its patient", "burned-in annotation", "secondary capture")
 """Words of findings that a person must act on before anything is used."""
+WAITING = 64
+"""Cases handed to the processes at a time: enough that none idles, few enough to hold in memory."""
 
 
 @dataclass
@@ -47,7 +50,7 @@ def check_site(
     columns: list[Column],
     out: Path,
     *,
-    pool: Executor | None = None,
+    pool: Processes | None = None,
     progress: NullProgress | None = None,
 ) -> tuple[Patients, ImageCheck]:
     """Open all images of the patients and write the page, the findings and the dictionary into `out`.
@@ -56,7 +59,7 @@ def check_site(
     ----------
     patients : Patients
         With all their files there.
-    pool : Executor, optional
+    pool : Processes, optional
         Processes to look at cases; this one without.
 
     Returns
@@ -107,7 +110,7 @@ def check_site(
     return left, found
 
 
-def _looked_at(cases: list[CaseFiles], recipe: Recipe, pool: Executor | None) -> Iterator[tuple[CaseFiles, Examined]]:
+def _looked_at(cases: list[CaseFiles], recipe: Recipe, pool: Processes | None) -> Iterator[tuple[CaseFiles, Examined]]:
     if pool is None:
         yield from ((files, examine(files, recipe)) for files in cases)
         return

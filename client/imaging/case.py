@@ -4,8 +4,8 @@ read -> resample -> region -> normalise -> radiomics, and the picture that a net
 for all patients, so that the processes of this file need no torch).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from cohortium.client.imaging.align import align, covered
 from cohortium.client.imaging.bias import correct_bias
 from cohortium.client.imaging.perturb import REACH_MM, perturbed
 from cohortium.client.imaging.read import fingerprint, read_image, read_mask
+from cohortium.client.imaging.recipe import Recipe, column
 from cohortium.client.imaging.region import check_extent, ring
 from cohortium.client.imaging.resample import Crop, resample
 from cohortium.client.imaging.scale import on_scale
@@ -25,9 +26,7 @@ from cohortium.client.imaging.slices import picture
 from cohortium.client.imaging.store import content_key
 from cohortium.common import cohort, table
 from cohortium.common.errors import CaseError
-from cohortium.common.study import Study
-from cohortium.common.study_images import FeatureSet, Image, RadiomicsFeatures, Region, RingRegion
-from cohortium.common.study_networks import ModelRegion
+from cohortium.common.study_images import Image, RadiomicsFeatures, RingRegion
 from cohortium.sites.site_file import MaskFile
 
 REVISION = 2
@@ -45,70 +44,6 @@ LIBRARIES = (
 )
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is measured in every case: the tables of a study that concern images."""
-
-    image: dict[str, Image]
-    region: dict[str, Region]
-    features: dict[str, FeatureSet]
-    seed: int = 0  # of perturbed contours
-
-    @classmethod
-    def of(cls, study: Study) -> "Recipe":
-        """The recipe of a study."""
-        return cls(study.image, study.region, study.features, study.study.seed)
-
-    def base(self, region: str) -> str:
-        """The region whose mask a region is derived from: itself, or what a ring is around."""
-        while isinstance(found := self.region[region], RingRegion):
-            region = found.of
-        return region
-
-    def grid(self, image: str) -> str:
-        """The image on whose grid an image's regions are contoured: itself, or what it is aligned to."""
-        return self.image[image].grid or image
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every (image, region) that a feature set looks at, each once, in the order of the study."""
-        return list(dict.fromkeys((i, r) for s in self.features.values() for i in s.images for r in s.regions))
-
-    @property
-    def drawn(self) -> dict[tuple[str, str], ModelRegion]:
-        """Every (image, region) that a network draws."""
-        bases = {(self.grid(image), base): self.region[base] for image, r in self.pairs for base in [self.base(r)]}
-        return {place: region for place, region in bases.items() if isinstance(region, ModelRegion)}
-
-    def sets_on(self, image: str, region: str) -> Iterator[tuple[str, FeatureSet]]:
-        """Feature sets that look at a region of an image: (name, settings)."""
-        for name, settings in self.features.items():
-            if image in settings.images and region in settings.regions:
-                yield name, settings
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON, with defaults: part of what finished cases are known by."""
-        tables = {"image": self.image, "region": self.region, "features": self.features}
-        return {table: {k: v.model_dump(mode="json") for k, v in given.items()} for table, given in tables.items()}
-
-    def perturbations(self, image: str, region: str) -> int:
-        """How many contours beside the site's own some feature set wants of a region of an image."""
-        sets = (settings for _, settings in self.sets_on(image, region))
-        return max((s.perturbations for s in sets if isinstance(s, RadiomicsFeatures)), default=0)
-
-    def radiomics_columns(self) -> list[str]:
-        """Names of the radiomics columns, in the order of `Measured.values`; those of perturbed contours come last."""
-        own = {
-            column(name, image, region, feature): settings.perturbations
-            for image, region in self.pairs
-            for name, settings in self.sets_on(image, region)
-            if isinstance(settings, RadiomicsFeatures)
-            for feature in radiomics.feature_names(settings)
-        }
-        most = max(own.values(), default=0)
-        return [*own, *(table.perturbed(f, n) for n in range(1, most + 1) for f, times in own.items() if n <= times)]
-
-
 class CaseFiles(NamedTuple):
     """A patient's files: image by name, mask by (image, region) and which part of its file it is."""
 
@@ -124,11 +59,6 @@ class Measured(NamedTuple):
     values: NDArray[np.float64]  # one for each of Recipe.radiomics_columns
     pictures: dict[str, NDArray[np.float32]]  # "SET/IMAGE/REGION" -> what a network will see
     findings: list[list[Any]]  # reason, where, whether it refuses; as `Examined.findings`
-
-
-def column(name: str, image: str, region: str, feature: str) -> str:
-    """Name of a feature's column in the prepared table."""
-    return f"features.{name}/{image}/{region}/{feature}"
 
 
 def case_key(files: CaseFiles, recipe: Recipe) -> str:
@@ -150,6 +80,15 @@ def case_key(files: CaseFiles, recipe: Recipe) -> str:
     return content_key(what, LIBRARIES)
 
 
+class Look(NamedTuple):
+    """An image around a region, as every feature set sees it: on the study's grid, not yet on a set's scale."""
+
+    image: str
+    region: str
+    crop: Crop
+    others: list[sitk.Image]  # contours that others might have drawn
+
+
 def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     """All features of one case.
 
@@ -160,10 +99,24 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
     """
     values: dict[str, float] = {}
     pictures: dict[str, NDArray[np.float32]] = {}
-    findings: list[list[Any]] = []
+    for look in looks(files, recipe):
+        pictures |= pictures_of(look, recipe)
+        for name in recipe.radiomics_on(look.image, look.region):
+            values |= values_of(look, recipe, name)
+    return measured(values, pictures, recipe)
+
+
+def looks(files: CaseFiles, recipe: Recipe) -> Iterator[Look]:
+    """All that is looked at in a case, one after the other.
+
+    Raises
+    ------
+    CaseError
+        The case cannot be used.
+    """
     volumes: dict[str, sitk.Image] = {}
     for image, region in recipe.pairs:
-        try:
+        with _naming(image, region):
             grid, base = recipe.grid(image), recipe.base(region)
             for name in (grid, image):
                 if name not in volumes:
@@ -174,47 +127,103 @@ def measure(files: CaseFiles, recipe: Recipe) -> Measured:
             others = [_derived(region, contour, recipe) for contour in _contours(files, image, region, crop, recipe)]
             crop = crop._replace(region=_derived(region, crop.region, recipe))
             check_extent(crop.region)
-            for name, settings in recipe.sets_on(image, region):
-                scaled = on_scale(crop, recipe.image[image], settings)
-                if isinstance(settings, RadiomicsFeatures):
-                    some = others[: settings.perturbations]
-                    for number, found in enumerate(
-                        _radiomics(crop, scaled, some, settings, recipe.image[image], image)
-                    ):
-                        names = {feature: column(name, image, region, feature) for feature in found}
-                        if number:
-                            names = {feature: table.perturbed(own, number) for feature, own in names.items()}
-                            if not np.isfinite(list(found.values())).any():
-                                where = f"image {image}, region {region}: contour {number}"
-                                findings.append(["perturbed contour cannot be measured", where, False])
-                        values |= {names[feature]: value for feature, value in found.items()}
-                else:
-                    pictures[f"{name}/{image}/{region}"] = picture(
-                        sitk.GetArrayViewFromImage(scaled.image),
-                        sitk.GetArrayViewFromImage(scaled.region) == 1,
-                        recipe.image[image],
-                        settings,
-                    )
-        except CaseError as unusable:
-            # The phrase is counted as it is; which image and region it was is for the site
-            raise CaseError(unusable.reason, f"image {image}, region {region}: {unusable.detail}") from unusable
-    return Measured(np.array([values[name] for name in recipe.radiomics_columns()]), pictures, findings)
+        yield Look(image, region, crop, others)
+
+
+def pictures_of(look: Look, recipe: Recipe) -> dict[str, NDArray[np.float32]]:
+    """What networks will see of a look: "SET/IMAGE/REGION" -> picture.
+
+    Raises
+    ------
+    CaseError
+        The image has no scale.
+    """
+    pictures = {}
+    image = recipe.image[look.image]
+    for name, settings in recipe.sets_on(look.image, look.region):
+        if not isinstance(settings, RadiomicsFeatures):
+            with _naming(look.image, look.region):
+                scaled = on_scale(look.crop, image, settings)
+                inside = sitk.GetArrayViewFromImage(scaled.region) == 1
+                pictures[f"{name}/{look.image}/{look.region}"] = picture(
+                    sitk.GetArrayViewFromImage(scaled.image), inside, image, settings
+                )
+    return pictures
+
+
+def values_of(
+    look: Look, recipe: Recipe, name: str, *, only: Sequence[radiomics.Pass] | None = None
+) -> dict[str, float]:
+    """The features of a radiomics set that can be computed in a look, by their columns.
+
+    Parameters
+    ----------
+    only : sequence, optional
+        Some of `radiomics.passes`; without it all.
+
+    Raises
+    ------
+    CaseError
+        The region cannot be measured.
+    """
+    settings = recipe.features[name]
+    assert isinstance(settings, RadiomicsFeatures)
+    with _naming(look.image, look.region):
+        found = _radiomics(look, settings, recipe.image[look.image], only)
+    values = {}
+    for number, of_contour in enumerate(found):
+        for feature, value in of_contour.items():
+            own = column(name, look.image, look.region, feature)
+            values[table.perturbed(own, number) if number else own] = value
+    return values
+
+
+def measured(values: dict[str, float], pictures: dict[str, NDArray[np.float32]], recipe: Recipe) -> Measured:
+    """What was measured in a case, from the values of all its looks."""
+    findings = [
+        ["perturbed contour cannot be measured", f"image {image}, region {region}: contour {number}", False]
+        for image, region in recipe.pairs
+        for name, settings in recipe.radiomics_on(image, region).items()
+        for number in range(1, settings.perturbations + 1)
+        if not any(
+            table.perturbed(column(name, image, region, feature), number) in values
+            for feature in radiomics.feature_names(settings)
+        )
+    ]
+    columns = recipe.radiomics_columns()
+    return Measured(np.array([values.get(name, np.nan) for name in columns]), pictures, findings)
+
+
+@contextmanager
+def _naming(image: str, region: str) -> Iterator[None]:
+    """The phrase of an error is counted as it is; which image and region it was is for the site."""
+    try:
+        yield
+    except CaseError as unusable:
+        raise CaseError(unusable.reason, f"image {image}, region {region}: {unusable.detail}") from unusable
 
 
 def _radiomics(
-    crop: Crop, scaled: Crop, others: list[sitk.Image], settings: RadiomicsFeatures, image: Image, name: str
+    look: Look, settings: RadiomicsFeatures, image: Image, only: Sequence[radiomics.Pass] | None
 ) -> list[dict[str, float]]:
     """Features of a region and of other contours of it, each on the scale that its contour gives the image."""
+
+    def scaled(region: sitk.Image) -> Crop:
+        return on_scale(look.crop._replace(region=region), image, settings)
+
+    def measured_in(crop: Crop, others: Sequence[sitk.Image]) -> list[dict[str, float]]:
+        return radiomics.radiomics_of_contours(crop, others, settings, image, name=look.image, only=only)
+
+    own, others = scaled(look.crop.region), look.others[: settings.perturbations]
     if image.normalise == "none":
-        return radiomics.radiomics_of_contours(scaled, others, settings, image, name=name)
-    found = [radiomics.radiomics(scaled, settings, image, name=name)]
+        return measured_in(own, others)
+    found = measured_in(own, [])
     for other in others:
         try:
             check_extent(other)
-            again = on_scale(crop._replace(region=other), image, settings)
-            found.append(radiomics.radiomics(again, settings, image, name=name))
+            found += measured_in(scaled(other), [])
         except CaseError:
-            found.append(dict.fromkeys(found[0], np.nan))
+            found.append({})
     return found
 
 
@@ -262,11 +271,7 @@ def _on_study_grid(volume: sitk.Image, mask: sitk.Image, image: str, region: str
     """Image and the contour of a region on the study's grid, with the margins that filters, rings and others need."""
     settings = recipe.image[image]
     spacing = settings.spacing_mm or volume.GetSpacing()
-    margins = [
-        radiomics.margin(features, spacing)
-        for _, features in recipe.sets_on(image, region)
-        if isinstance(features, RadiomicsFeatures)
-    ]
+    margins = [radiomics.margin(features, spacing) for features in recipe.radiomics_on(image, region).values()]
     beyond_mm = _reach_mm(region, recipe) + (REACH_MM if recipe.perturbations(image, region) else 0.0)
     reach = int(np.ceil(beyond_mm / min(spacing)))
     return resample(

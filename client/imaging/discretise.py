@@ -17,6 +17,10 @@ from cohortium.common.errors import CaseError
 from cohortium.common.study_images import Image, RadiomicsFeatures
 
 
+HIGHEST_LEVEL = 2**16
+"""As many bins as `bin_count` may ask for; the arrays that count levels have room for every one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Discretisation:
     """How the values of one image become grey levels.
@@ -83,20 +87,31 @@ class Discretisation:
         values, inside : (z, y, x)
         filtered : bool
             Whether a filter made the values; the range of re-segmentation says nothing about them.
+
+        Raises
+        ------
+        CaseError
+            ``bins are too narrow for the image's values``.
         """
         levels = np.zeros(values.shape, dtype=np.int64)
         levels[inside] = self._levels(values[inside], None if filtered else self.bounds)
         return levels
 
     def _levels(self, values: NDArray, bounds: tuple[float, float] | None) -> NDArray[np.int64]:
+        start = bounds[0] if self.standard and bounds else values.min()
+        if self.width and (float(values.max()) - float(start)) / self.width >= HIGHEST_LEVEL:
+            raise CaseError(
+                "bins are too narrow for the image's values",
+                f"width {self.width:g} makes more than {HIGHEST_LEVEL} grey levels; widen them, or set bin_count",
+            )
         if not self.standard:
             binning: dict[str, Any] = {"binWidth": self.width} if self.width else {"binCount": self.count}
             # The edges depend on the extremes alone, which pyradiomics would look for with Python's own min and max
             extremes = np.array([values.min(), values.max()])
             return np.digitize(values, imageoperations.getBinEdges(extremes, **binning))
-        least = values.min()
         if self.width:
-            return np.floor((values - (bounds[0] if bounds else least)) / self.width).astype(np.int64) + 1
+            return np.floor((values - start) / self.width).astype(np.int64) + 1
+        least = values.min()
         count, span = self.count or 1, values.max() - least
         levels = np.floor(count * (values - least) / (span or 1.0)).astype(np.int64) + 1
         return np.minimum(levels, count)  # the largest value belongs to the last bin

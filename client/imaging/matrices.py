@@ -11,10 +11,14 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common.errors import CaseError
+
 Counts = NDArray[np.int64]
 
 CHUNK = 1 << 16
 """Voxels whose pairs are counted at once: what fits into a core's cache."""
+MOST_LEVELS = 1 << 12
+"""Levels of a region: its co-occurrence matrices of 13 directions then fill 1.7 GB."""
 
 
 class Matrices(NamedTuple):
@@ -72,9 +76,16 @@ def matrices(levels: Counts, *, flat: bool = False) -> Matrices:
     ------
     ValueError
         The region has no two voxels beside each other along any direction.
+    CaseError
+        ``region has too many grey levels for textures``.
     """
     present = np.flatnonzero(np.bincount(levels.ravel()))
     present = present[present > 0]
+    if len(present) > MOST_LEVELS:
+        raise CaseError(
+            "region has too many grey levels for textures",
+            f"{len(present)} of at most {MOST_LEVELS}; choose wider or fewer bins",
+        )
     kind = np.uint8 if len(present) < 256 else np.uint32
     rank = np.zeros(int(present[-1]) + 1, dtype=kind)
     rank[present] = np.arange(1, len(present) + 1)

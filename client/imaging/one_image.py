@@ -14,6 +14,7 @@ from cohortium.client.imaging.read import part_named, read_image, read_mask
 from cohortium.client.imaging.region import check_extent
 from cohortium.client.imaging.resample import resample
 from cohortium.client.imaging.scale import on_scale
+from cohortium.client.imaging.workers import FAILURES
 from cohortium.common.declared_files import read_toml, validate
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.study_data import Keys, Positive
@@ -40,7 +41,7 @@ class Settings(Keys):
     """Settings file of `cohortium features`."""
 
     modality: Literal["CT", "MR", "PET", "US", "OTHER"] = "OTHER"
-    spacing_mm: tuple[Spacing, Spacing, Spacing] | tuple[Spacing, Spacing] | None = None
+    spacing_mm: Annotated[tuple[Spacing, ...], Field(min_length=2, max_length=3)] | None = None
     interpolation: Literal["linear", "cubic", "nearest"] = "linear"
     intensity_rounding: Positive | None = None
     units: Literal["suv_bw"] | None = None
@@ -143,12 +144,15 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
     part = part_named(mask_path, settings.roi) if settings.roi else settings.part()
     region = read_mask(mask_path, volume, part)
     image, features = settings.image(volume.GetSpacing()), settings.features()
-    crop = resample(
-        volume,
-        region,
-        spacing_mm=image.spacing_mm,
-        interpolation=image.interpolation,
-        margin=margin(features, image.spacing_mm or volume.GetSpacing()),
-    )
-    check_extent(crop.region)
-    return radiomics(on_scale(crop, image, features), features, image, name=NAME)
+    try:
+        crop = resample(
+            volume,
+            region,
+            spacing_mm=image.spacing_mm,
+            interpolation=image.interpolation,
+            margin=margin(features, image.spacing_mm or volume.GetSpacing()),
+        )
+        check_extent(crop.region)
+        return radiomics(on_scale(crop, image, features), features, image, name=NAME)
+    except FAILURES as failed:
+        raise CaseError("features cannot be computed", f"{image_path}: {type(failed).__name__}: {failed}") from failed

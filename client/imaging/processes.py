@@ -35,6 +35,7 @@ class Processes(Executor):
     """
 
     def __init__(self, jobs: int, initializer: Callable[[], None]) -> None:
+        self.jobs = jobs
         self._initializer = initializer
         self._threads = ThreadPoolExecutor(jobs)
         self._own = threading.local()
@@ -66,6 +67,21 @@ class Processes(Executor):
         if raised:
             raise result
         return result
+
+
+class Here(Executor):
+    """No process beside this one: a call is done when it was submitted."""
+
+    jobs = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Call a function."""
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as failed:  # noqa: BLE001 -- it is raised where the result is asked for
+            future.set_exception(failed)
+        return future
 
 
 class _Worker:

@@ -36,6 +36,10 @@ WAVELET_MARGIN = 6  # length of the coif1 filter
 GRADIENT_MARGIN = 2
 LBP_MARGIN = 2  # a circle of radius 1, interpolated
 
+Pass = tuple[str, float]
+"""A filter with a crop of its own: (image type or `SHAPE`, sigma in mm or 0)."""
+SHAPE = "Shape"
+
 
 def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
     """Names of all features, the same for every case: ``original_shape_Sphericity``, ``wavelet-LLH_glcm_Contrast``."""
@@ -52,7 +56,16 @@ def feature_names(settings: RadiomicsFeatures) -> tuple[str, ...]:
 
 def margin(settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
     """Voxels around the region's bounding box that the filters look at."""
-    return max(_reach(image_type, sigma, settings, spacing_mm) for image_type, sigma in _passes(settings))
+    return max(_reach(image_type, sigma, settings, spacing_mm) for image_type, sigma in passes(settings))
+
+
+def passes(settings: RadiomicsFeatures) -> list[Pass]:
+    """What can be measured apart: the shape, and every filter, LoG once a width."""
+    found = [(SHAPE, 0.0)] if "shape" in settings.classes else []
+    for image_type in settings.image_types:
+        sigmas = settings.log_sigma_mm if image_type == "LoG" else (0.0,)
+        found += [(image_type, sigma) for sigma in sigmas]
+    return found
 
 
 class _Contour(NamedTuple):
@@ -87,18 +100,25 @@ def radiomics(crop: Crop, settings: RadiomicsFeatures, image: Image, *, name: st
     CaseError
         The region cannot be measured.
     """
-    return radiomics_of_contours(crop, [], settings, image, name=name)[0]
+    found = radiomics_of_contours(crop, [], settings, image, name=name)[0]
+    return dict.fromkeys(feature_names(settings), np.nan) | found
 
 
 def radiomics_of_contours(
-    crop: Crop, others: Sequence[sitk.Image], settings: RadiomicsFeatures, image: Image, *, name: str
+    crop: Crop,
+    others: Sequence[sitk.Image],
+    settings: RadiomicsFeatures,
+    image: Image,
+    *,
+    name: str,
+    only: Sequence[Pass] | None = None,
 ) -> list[dict[str, float]]:
-    """All features of a crop's region, and of other contours in the same image; see `radiomics`.
+    """Features of a crop's region, and of other contours in the same image, that can be computed; see `radiomics`.
 
-    A filter runs once for all `others`, and once for the region, whose values therefore hang on no other contour. Of a
-    contour that cannot be measured, every value is NaN.
+    A filter runs once for all `others`, and once for the region, whose values therefore hang on no other contour. A
+    contour that cannot be measured has no values. With `only` some of the `passes` are measured, to the same values.
     """
-    values = [dict.fromkeys(feature_names(settings), np.nan) for _ in (crop.region, *others)]
+    values: list[dict[str, float]] = [{} for _ in (crop.region, *others)]
     discretisation = Discretisation.of(settings, image, name)
     # What divides by zero is NaN below; a strict interpreter must not make other numbers of it.
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -107,13 +127,14 @@ def radiomics_of_contours(
         for number, other in enumerate(others, start=1):
             with suppress(CaseError):
                 contours[number] = _contour(crop._replace(region=other), discretisation)
-        if "shape" in settings.classes:
-            for number, at in contours.items():
-                values[number] |= _named("shape", "original", classes.shape, cut(at.region, at.lower, at.upper))
-        first, rest = {0: contours.pop(0)}, contours
-        for image_type, sigma in _passes(settings):
+        rest = {number: at for number, at in contours.items() if number}
+        for image_type, sigma in passes(settings) if only is None else only:
+            if image_type == SHAPE:
+                for number, at in contours.items():
+                    values[number] |= _named("shape", "original", classes.shape, cut(at.region, at.lower, at.upper))
+                continue
             alone = _margin(image_type, sigma, crop.image.GetSpacing()) == 0
-            groups = [first, *([{n: at} for n, at in rest.items()] if alone else [rest] if rest else [])]
+            groups = [{0: contours[0]}, *([{n: at} for n, at in rest.items()] if alone else [rest] if rest else [])]
             for group in groups:
                 for number, found in _of_group(group, crop.image, image_type, sigma, settings, discretisation, name):
                     values[number] |= found
@@ -214,15 +235,6 @@ def _named(kind: str, filtered: str, measure: Callable[..., dict[str, float]], *
 # --- filters --------------------------------------------------------------------------------------------------
 
 
-def _passes(settings: RadiomicsFeatures) -> list[tuple[str, float]]:
-    """Filters with a crop of their own: (image type, sigma in mm or 0)."""
-    passes = []
-    for image_type in settings.image_types:
-        sigmas = settings.log_sigma_mm if image_type == "LoG" else (0.0,)
-        passes += [(image_type, sigma) for sigma in sigmas]
-    return passes
-
-
 def _margin(image_type: str, sigma: float, spacing_mm: tuple[float, ...]) -> int:
     """Voxels that a filter looks at around a voxel.
 
@@ -246,6 +258,11 @@ def _filter(image_type: str, sigma: float, crop: Crop, settings: RadiomicsFeatur
     filters = getattr(imageoperations, f"get{image_type}Image")
     for image, name, _ in filters(crop.image, crop.region, sigma=[sigma], force2D=settings.dimension == "2D"):
         yield image, name
+
+
+def image_count(settings: RadiomicsFeatures) -> int:
+    """How many images the filters make of one."""
+    return sum(len(_filtered_names(image_type, settings)) for image_type in settings.image_types)
 
 
 def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:

@@ -32,6 +32,8 @@ DENSEST = 1100
 """Voxels a byte; zlib reaches 1,032 on zeros."""
 DETACHED = {".nhdr", ".mhd"}
 """Headers of data in another file."""
+MOST_LABELS = 255
+"""Different values of a mask of several regions; what has more was measured."""
 CORNER_TOLERANCE = 0.01
 """Voxels by which corners of image and mask may differ: headers store positions in single precision."""
 
@@ -130,7 +132,8 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
         return region
     if part is not None and (part.roi or part.segment):
         raise CaseError("mask is no DICOM structure set or segmentation", str(path))
-    mask, _ = _read(path, "mask")
+    mask, finite = _read(path, "mask")
+    _check_labels(mask, path, finite, part)
     region = sitk.Cast(mask != 0 if part is None or part.label is None else mask == part.label, sitk.sitkUInt8)
     inside = sitk.GetArrayViewFromImage(region)
     if not inside.any():
@@ -143,6 +146,22 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
         raise CaseError("mask and image differ in geometry", f"{path}: {_grid(mask)}; image: {_grid(image)}")
     region.CopyInformation(image)
     return region
+
+
+def _check_labels(mask: sitk.Image, path: Path, finite: bool, part: MaskFile | None) -> None:
+    """What is no mask, as the image itself given for it, must not become a region without a word."""
+    values = sitk.GetArrayViewFromImage(mask)
+    if not (finite and np.isfinite(values).all()):
+        raise CaseError("mask has NaN or infinite values", str(path))
+    if values.dtype == np.uint8 or (part is not None and part.label is not None):
+        return
+    found = np.unique(values[values != 0])
+    if len(found) > 1 and (len(found) > MOST_LABELS or found[0] < 0 or (found % 1).any()):
+        raise CaseError(
+            "mask holds measurements",
+            f"{path}: {len(found)} different values, where a mask has one, or whole numbers; "
+            "give the mask, or which label of it",
+        )
 
 
 def _drawn(path: Path, image: sitk.Image, part: MaskFile | None) -> NDArray[np.uint8] | None:
@@ -236,6 +255,8 @@ def _read(path: Path, role: str, modality: str = "OTHER", units: str | None = No
         if path.is_dir() or is_dicom(path):
             image = _read_dicom(path, role, modality, units)
         else:
+            if not path.stat().st_size:
+                raise ValueError("the file is empty")
             if nifti.is_nifti(path):
                 finite = nifti.check(path)
             _check_extent(path, role)
@@ -249,6 +270,9 @@ def _read(path: Path, role: str, modality: str = "OTHER", units: str | None = No
         raise CaseError(f"{role} is not three-dimensional", f"{path}: {image.GetDimension()} dimensions")
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise CaseError(f"{role} has several channels", f"{path}: {image.GetNumberOfComponentsPerPixel()} channels")
+    # ITK searches without end in a volume that lies nowhere
+    if not np.isfinite([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]).all():
+        raise CaseError(f"{role} has positions that are no numbers", f"{path}: spacing, origin or direction")
     return image, finite
 
 

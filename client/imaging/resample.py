@@ -9,6 +9,7 @@ image were resampled. Where the margin would leave the image, the window takes t
 image's own border and not the window's.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from cohortium.client.imaging.region import bounding_box
+from cohortium.common.errors import CaseError
 
 INTERPOLATORS = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline}
 # Input voxels that an output voxel may depend on; the B-spline prefilter decays by 0.268 a voxel, 0.268**25 < 1e-14.
 SUPPORT = {"linear": 2, "nearest": 2, "cubic": 25}
+LARGEST = 2**29
+"""Voxels of a window: 4 GB."""
 
 
 class Crop(NamedTuple):
@@ -66,6 +70,11 @@ def resample(
         ``linear``, ``cubic`` (B-spline of order 3) or ``nearest``, of the image's values.
     margin : int
         Voxels of the study's grid around the region's bounding box that filters will look at.
+
+    Raises
+    ------
+    CaseError
+        ``region has too many voxels at the study's spacing``.
     """
     axes = _axes(image, spacing_mm)
     # bounding_box counts z, y, x; a region can grow by less than one voxel of the image when interpolated
@@ -73,6 +82,8 @@ def resample(
     first = axes.new_index(np.array([side.start for side in box]) - 1.0)
     last = axes.new_index(np.array([side.stop for side in box], dtype=float))
     lower, upper = window(np.floor(first), np.ceil(last) + 1, margin, axes.new_size)
+    if (voxels := math.prod((upper - lower).tolist())) > LARGEST:
+        raise CaseError("region has too many voxels at the study's spacing", f"{voxels} with the margins of filters")
     if np.allclose(axes.spacing, axes.new_spacing, rtol=1e-6, atol=0):
         return Crop(sitk.Cast(cut(image, lower, upper), sitk.sitkFloat64), cut(region, lower, upper))
     values = _interpolate(image, axes, lower, upper, interpolation)

@@ -1,9 +1,7 @@
 """Site images: the images of all patients of a site to features, side by side, each finished case kept on disk."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.client.imaging.automatic import drawn_cases
-from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
-from cohortium.client.imaging.examine import examine
-from cohortium.client.imaging.store import Store, content_key
-from cohortium.client.imaging.workers import DIED, FAILURES, answer
-from cohortium.common.errors import CaseError, SiteError
+from cohortium.client.imaging.case import CaseFiles
+from cohortium.client.imaging.dispatch import measure_cases
+from cohortium.client.imaging.processes import Processes
+from cohortium.client.imaging.recipe import Recipe
+from cohortium.client.imaging.store import Store, content_key, finished
+from cohortium.common.errors import SiteError
 from cohortium.common.progress import NullProgress
 from cohortium.common.study import Study
 from cohortium.common.study_images import DeepFeatures
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from cohortium.client.imaging.deep import Backbone
 
 EMBEDDING_LIBRARIES = ("torch", "monai", "numpy")
-WAITING = 64
-"""Cases handed to the processes at a time: enough that none idles, few enough to hold in memory."""
 
 
 @dataclass
@@ -61,7 +58,7 @@ class SiteImages:
 
 
 def measure_site(
-    study: Study, site: Site, patient_ids: Sequence[str], *, pool: Executor | None, progress: NullProgress, cache: Path
+    study: Study, site: Site, patient_ids: Sequence[str], *, pool: Processes | None, progress: NullProgress, cache: Path
 ) -> SiteImages:
     """Features of every patient whose images can be used.
 
@@ -69,7 +66,7 @@ def measure_site(
 
     Parameters
     ----------
-    pool : Executor or None
+    pool : Processes or None
         Processes for the cases; None measures in this one. Networks run in this one either way.
     cache : Path
         Folder of finished cases.
@@ -89,10 +86,12 @@ def measure_site(
     rows: dict[str, NDArray[np.float64]] = {}
     cases, unusable = draw_regions(study, site, cases, pool=pool, progress=progress, cache=cache)
     with progress.stage(f"{site.name}: images", total=len(cases)) as step:
-        for patient_id, found in _measure_all(cases, recipe, store, pool, images):
+        for patient_id, found, computed in measure_cases(cases, recipe, store, pool, step):
+            images.computed += computed
             if isinstance(found, Exclusion):
                 unusable[patient_id] = found
             else:
+                images.kept += not computed
                 images.cases[patient_id] = found
                 # A copy: what the store gives is a view that would hold on to the whole case
                 rows[patient_id] = finished(store, found)["values"].copy()
@@ -105,7 +104,7 @@ def measure_site(
 
 
 def draw_regions(
-    study: Study, site: Site, cases: list[CaseFiles], *, pool: Executor | None, progress: NullProgress, cache: Path
+    study: Study, site: Site, cases: list[CaseFiles], *, pool: Processes | None, progress: NullProgress, cache: Path
 ) -> tuple[list[CaseFiles], dict[str, Exclusion]]:
     """Cases with the masks of regions that networks draw, and the patients who have none.
 
@@ -124,67 +123,6 @@ def draw_regions(
             step.advance()
     failed = {found.patient_id: found for found in drawn if isinstance(found, Exclusion)}
     return [found for found in drawn if isinstance(found, CaseFiles)], failed
-
-
-def finished(store: Store, key: str) -> dict[str, Any]:
-    """What was kept of a case that is known to be finished.
-
-    Raises
-    ------
-    SiteError
-        Somebody removed it meanwhile.
-    """
-    if (found := store.get(key)) is None:
-        raise SiteError(f"a finished case is gone from {store.folder}; run prepare again")
-    return found
-
-
-def _measure_all(
-    cases: list[CaseFiles], recipe: Recipe, store: Store, pool: Executor | None, images: SiteImages
-) -> Iterator[tuple[str, str | Exclusion]]:
-    """Each case's name among the finished ones, as they come; the largest begin first so that no process ends alone."""
-    pending: dict[Future, str] = {}
-    try:
-        for files in sorted(cases, key=_bytes, reverse=True):
-            try:
-                key = case_key(files, recipe)
-            except CaseError as unusable:
-                yield files.patient_id, Exclusion(files.patient_id, unusable.reason, unusable.detail)
-                continue
-            if store.get(key) is not None:
-                images.kept += 1
-                yield files.patient_id, key
-                continue
-            images.computed += 1
-            if pool is None:
-                yield files.patient_id, _measure_one(files, recipe, store, key)
-                continue
-            pending[pool.submit(_measure_one, files, recipe, store, key)] = files.patient_id
-            if len(pending) >= WAITING:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    yield pending[future], answer(future, pending.pop(future))
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield pending[future], answer(future, pending.pop(future))
-    except BrokenProcessPool as died:
-        raise SiteError(DIED) from died
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _measure_one(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> str | Exclusion:
-    """Measure a case and keep it. Runs in a process of its own, so an unusable case comes back as a plain value."""
-    try:
-        measured = measure(files, recipe)
-        seen = examine(files, recipe).plain()
-        store.put(key, {**measured._asdict(), **seen, "findings": seen["findings"] + measured.findings})
-    except CaseError as unusable:
-        return Exclusion(files.patient_id, unusable.reason, unusable.detail)
-    except FAILURES as failed:
-        # One odd case must not cost the others their night; the site sees what it was
-        return Exclusion(files.patient_id, "features cannot be computed", f"{type(failed).__name__}: {failed}")
-    return key
 
 
 def _embed_all(study: Study, site: Site, images: SiteImages, store: Store, progress: NullProgress) -> None:
@@ -298,11 +236,3 @@ def _fixed_folder(pattern: Path) -> Path:
             break
         fixed.append(part)
     return Path(*fixed)
-
-
-def _bytes(files: CaseFiles) -> int:
-    """Size of a case's images; 0 for what is missing, which `fingerprint` will report."""
-    try:
-        return sum(path.stat().st_size for path in files.images.values())
-    except OSError:
-        return 0

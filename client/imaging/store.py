@@ -53,6 +53,11 @@ class Store:
         except OSError as broken:
             raise self._failed("written", broken) from broken
 
+    def remove(self, prefix: str) -> None:
+        """Remove all that is stored under keys that begin so."""
+        for file in self._file(prefix).parent.glob(f"{prefix}*"):
+            file.unlink(missing_ok=True)
+
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / key
 
@@ -61,3 +66,16 @@ class Store:
             f"folder of finished cases {self.folder} cannot be {what}: {broken.strerror}; "
             "check its rights and the free space of the disk"
         )
+
+
+def finished(store: Store, key: str) -> dict[str, Any]:
+    """What was kept of a case that is known to be finished.
+
+    Raises
+    ------
+    SiteError
+        Somebody removed it meanwhile.
+    """
+    if (found := store.get(key)) is None:
+        raise SiteError(f"a finished case is gone from {store.folder}; run prepare again")
+    return found

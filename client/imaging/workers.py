@@ -5,7 +5,7 @@ Apart from all else, so that a worker imports no more than it needs.
 
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, 
 
 
 @contextmanager
-def worker_pool(jobs: int) -> Iterator[Executor | None]:
+def worker_pool(jobs: int) -> Iterator[Processes | None]:
     """Processes that measure images; None for one job, which needs none."""
     if jobs == 1:
         yield None

@@ -2,8 +2,6 @@
 
 import io
 import json
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image as Picture
 from cohortium.client.imaging import segment
 from cohortium.client.imaging.contact_sheet import HEADING, SIDE
 from cohortium.client.imaging.site_images import Store, finished, measure_site
+from cohortium.client.imaging.workers import worker_pool
 from cohortium.client.predict.images import Measurement
 from cohortium.client.predict.patients import IMAGE, MASK, NewPatient
 from cohortium.client.predict.saved import Model, Needs
@@ -126,7 +125,7 @@ def test_processes_draw_what_one_draws(folder):
     ids = ["p0", "p3"]
     given = {"progress": NullProgress()}
     alone = measure_site(study(folder), site(folder), ids, pool=None, cache=folder / "one", **given)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with worker_pool(2) as pool:
         many = measure_site(study(folder), site(folder), ids, pool=pool, cache=folder / "two", **given)
     assert alone.exclusions == many.exclusions
     assert np.array_equal(alone.rows["p0"], many.rows["p0"], equal_nan=True)

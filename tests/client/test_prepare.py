@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cohortium.client.imaging import site_images
+from cohortium.client.imaging import dispatch, site_images
 from cohortium.client.prepare import prepare, worker_pool
 from cohortium.common.errors import SiteError
 from cohortium.common.progress import NullProgress
@@ -147,15 +147,15 @@ def test_a_second_prepare_computes_nothing_and_a_changed_setting_everything(hosp
 
 
 def test_a_killed_prepare_keeps_what_was_finished(hospital, monkeypatch):
-    measure, calls = site_images.measure, []
+    begin, calls = dispatch.begin, []
 
-    def killed_at_the_fifth(files, recipe):
-        calls.append(files.patient_id)
+    def killed_at_the_fifth(*given):
+        calls.append(given)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return measure(files, recipe)
+        return begin(*given)
 
-    monkeypatch.setattr(site_images, "measure", killed_at_the_fifth)
+    monkeypatch.setattr(dispatch, "begin", killed_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         prepare(study(), site(hospital), hospital / "out")
     assert not (hospital / "out").exists()
@@ -165,14 +165,14 @@ def test_a_killed_prepare_keeps_what_was_finished(hospital, monkeypatch):
 
 
 def test_a_case_that_fails_in_a_library_is_listed_and_the_rest_goes_on(hospital, monkeypatch):
-    measure = site_images.measure
+    begin = dispatch.begin
 
-    def failing(files, recipe):
+    def failing(files, *given):
         if files.patient_id == "p3":
             raise ValueError("no such matrix")
-        return measure(files, recipe)
+        return begin(files, *given)
 
-    monkeypatch.setattr(site_images, "measure", failing)
+    monkeypatch.setattr(dispatch, "begin", failing)
     done = prepare(study(), site(hospital), hospital / "out")
     assert done.flow.excluded == {"age is missing": 1, "features cannot be computed": 1}
     assert "p3,features cannot be computed,ValueError: no such matrix" in (hospital / "out/excluded.csv").read_text()

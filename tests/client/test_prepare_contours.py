@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cohortium.client.imaging import site_images
+from cohortium.client.imaging import dispatch, parts
 from cohortium.client.predict.images import Measurement
 from cohortium.client.prepare import prepare
 from cohortium.common.errors import StudyError
@@ -44,16 +44,16 @@ def test_columns_of_contours_lie_beside_the_features(hospital):
 
 
 def test_a_killed_prepare_goes_on_and_gives_the_same(hospital, monkeypatch):
-    measure, calls = site_images.measure, []
+    begin, calls = dispatch.begin, []
 
-    def killed_at_the_fourth(files, recipe):
-        calls.append(files.patient_id)
+    def killed_at_the_fourth(*given):
+        calls.append(given)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return measure(files, recipe)
+        return begin(*given)
 
     whole = prepare(study(), site(hospital), hospital / "whole", cache=hospital / "other")
-    monkeypatch.setattr(site_images, "measure", killed_at_the_fourth)
+    monkeypatch.setattr(dispatch, "begin", killed_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         prepare(study(), site(hospital), hospital / "out")
     monkeypatch.undo()
@@ -66,14 +66,14 @@ def test_a_killed_prepare_goes_on_and_gives_the_same(hospital, monkeypatch):
 
 
 def test_a_contour_that_cannot_be_measured_is_on_the_sites_page(hospital, monkeypatch):
-    measure = site_images.measure
+    measured = parts.measured
 
-    def with_a_finding(files, recipe):
-        found = measure(files, recipe)
+    def with_a_finding(*given):
+        found = measured(*given)
         found.findings.append(["perturbed contour cannot be measured", "image ct, region tumour: contour 1", False])
         return found
 
-    monkeypatch.setattr(site_images, "measure", with_a_finding)
+    monkeypatch.setattr(parts, "measured", with_a_finding)
     done = prepare(study(), site(hospital), hospital / "out")
     assert done.flow.used == PATIENTS
     page = (hospital / "out" / "quality.html").read_text()
