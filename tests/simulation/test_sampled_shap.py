@@ -16,6 +16,7 @@ from cohortium.client.classifiers import check_explained
 from cohortium.client.predict.patients import in_table
 from cohortium.client.predict.saved import open_model
 from cohortium.client.predict.score import predict
+from cohortium.common.cohort import keyed_hash
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import PooledSites
 from cohortium.common.ledger import Ledger
@@ -26,7 +27,7 @@ from cohortium.server.stages.columns import Column, Columns
 from cohortium.server.stages.explain import _Explained
 from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.simulation.simulate import simulate
-from cohortium.strategies import score_bins, scoring, shapley, views
+from cohortium.strategies import permutation, score_bins, scoring, shapley, views
 from cohortium.strategies.rows import Scored
 
 TABLES = """
@@ -204,6 +205,22 @@ def test_falls_of_the_auc_are_those_of_the_pooled_rows(run, train, name):
             scores.append(scoring.linear_predictor(fit, drawn))
         expected = found["auc"] - area(scores, weights)
         assert falls[variable] == pytest.approx(expected, abs=1e-4)  # quantiles are found to 32 bits: a grid step or so
+
+
+def test_a_part_of_the_patients_is_asked_about_in_wider_cells(write_study, pooled, tmp_path, monkeypatch):
+    """A quarter of them, by the keyed hash of their ids; the sites' guards let as many cells through."""
+    monkeypatch.setattr(permutation, "MOST_REPLACED", 220)
+    forest = TABLES[TABLES.index("[model.forest]") : TABLES.index("[model.head]")]
+    folder = write_study(tmp_path / "study", f'{forest}[validation]\nexplain = ["permutation"]\n')
+    simulate(folder, tmp_path / "out")
+    forest = json.loads((tmp_path / "out" / "results.json").read_text())["models"]["forest"]
+    found = forest["explanation"]["permutation"]
+    rows = pooled(tmp_path / "out", folder)
+    train = rows[rows["part"] == "train"]
+    ids = zip(train["site"], train["patient_id"], strict=True)
+    hashes = [keyed_hash("explain", 3, site, patient) for site, patient in ids]
+    assert found["patients"] == sum(value % 4 == 0 for value in hashes)
+    assert 0.5 < found["auc"] < 1
 
 
 def test_a_model_of_many_variables_and_a_refusing_site_say_why(run, monkeypatch):
