@@ -1,10 +1,10 @@
 """Data of the equality table: public cohorts, each split into sites; imports nothing of the package.
 
 `breast_cancer`: scikit-learn's 569 tumours with 30 features, in four sites of different size and case mix (by rank of a
-noisy radius, and the third site measures on a shifted scale). `rossi`, `gbsg2`, `lung`: survival cohorts of lifelines;
-`lung` keeps its real institutions, the small ones together. `uci_heart` (four real hospitals) and `tcga_brca` (regions)
-are read where the reference data is present. What is made of them here (features, gaps, repeated
-measurements, scores) follows from fixed seeds.
+noisy radius, and the third site measures on a shifted scale). `diabetes`: its 442 patients, in four sites. `rossi`,
+`gbsg2`, `lung`: survival cohorts of lifelines; `lung` keeps its real institutions, the small ones together. `uci_heart`
+(four real hospitals) and `tcga_brca` (regions) are read where the reference data is present. What is made of them here
+(features, gaps, repeated measurements, scores) follows from fixed seeds.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import PolynomialFeatures
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,6 +53,13 @@ def breast_cancer() -> pd.DataFrame:
     frame["site"] = np.digitize(rank, [0.15, 0.5, 0.8])
     frame.loc[frame.site == 2, ["x01", "x11", "x21"]] *= 1.1
     return frame.assign(y=1 - y).sort_values("site", kind="stable", ignore_index=True)
+
+
+@cache
+def diabetes() -> pd.DataFrame:
+    """Columns of scikit-learn, y (progression), site (by age)."""
+    frame = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "y"})
+    return _by_rank(frame.astype(float), "age")
 
 
 @cache

@@ -20,6 +20,7 @@ import items_explained
 import items_further
 import items_inference
 import items_models
+import items_numbers
 import items_penalised
 import items_resampled
 import items_selection
@@ -39,6 +40,7 @@ MODULES = (
     items_classifiers,
     items_validation,
     items_binary,
+    items_numbers,
     items_resampled,
     items_explained,
     items_survival,
