@@ -21,6 +21,6 @@ def cutoff_note(test: Any, *, cross_validated: bool) -> list[str]:
     return [
         f"The cut-off {number(test['cutoff'], 4)} has the largest log-rank statistic of {count(test['candidates'])} "
         f"candidates on {chosen_on} (χ² {number(test['chi2'], 2)}; p {p_value(test['p_corrected'])} corrected "
-        f"for the choice, {p_value(test['p'])} without). Log-rank tests and hazard ratios of the training patients, who "
-        "chose it, are too large; read them in other patients."
+        f"for the choice, {p_value(test['p'])} without). Log-rank tests and hazard ratios of the training patients, "
+        "who chose it, are too large; read them in other patients."
     ]
