@@ -22,6 +22,7 @@ import items_inference
 import items_models
 import items_numbers
 import items_penalised
+import items_profiles
 import items_resampled
 import items_selection
 import items_survival
@@ -37,6 +38,7 @@ MODULES = (
     items_models,
     items_penalised,
     items_inference,
+    items_profiles,
     items_classifiers,
     items_validation,
     items_binary,
