@@ -16,7 +16,6 @@ from cohortium.client.imaging.resample import Crop
 from cohortium.common.errors import CaseError
 from cohortium.common.study_images import Image, RadiomicsFeatures
 
-
 HIGHEST_LEVEL = 2**16
 """As many bins as `bin_count` may ask for; the arrays that count levels have room for every one."""
 

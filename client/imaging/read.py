@@ -32,8 +32,12 @@ DENSEST = 1100
 """Voxels a byte; zlib reaches 1,032 on zeros."""
 DETACHED = {".nhdr", ".mhd"}
 """Headers of data in another file."""
+PAIRED = {".hdr", ".img"}
+"""NIfTI in two files, whose end and NaN nobody checks."""
 MOST_LABELS = 255
 """Different values of a mask of several regions; what has more was measured."""
+SQUARE = 1e-3
+"""Cosine by which an angle between axes may miss 90 degrees."""
 CORNER_TOLERANCE = 0.01
 """Voxels by which corners of image and mask may differ: headers store positions in single precision."""
 
@@ -43,6 +47,8 @@ sitk.ProcessObject.GlobalWarningDisplayOff()
 
 def fingerprint(path: Path, role: str) -> str:
     """sha256 of a file's bytes, or of the bytes of all files of a DICOM folder in the order of their names.
+
+    Of a header whose data lie in other files, also of the voxels.
 
     Parameters
     ----------
@@ -63,6 +69,8 @@ def fingerprint(path: Path, role: str) -> str:
         for file in files:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
+        if path.suffix in DETACHED:
+            digest.update(np.ascontiguousarray(sitk.GetArrayViewFromImage(_read(path, role)[0])).data)
     except (FileNotFoundError, NotADirectoryError) as missing:
         raise CaseError(f"{role} file is missing", str(path)) from missing
     except OSError as broken:
@@ -133,7 +141,7 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
     if part is not None and (part.roi or part.segment):
         raise CaseError("mask is no DICOM structure set or segmentation", str(path))
     mask, finite = _read(path, "mask")
-    _check_labels(mask, path, finite, part)
+    _check_labels(mask, path, part, finite=finite)
     region = sitk.Cast(mask != 0 if part is None or part.label is None else mask == part.label, sitk.sitkUInt8)
     inside = sitk.GetArrayViewFromImage(region)
     if not inside.any():
@@ -148,7 +156,7 @@ def read_mask(path: Path, image: sitk.Image, part: MaskFile | None = None) -> si
     return region
 
 
-def _check_labels(mask: sitk.Image, path: Path, finite: bool, part: MaskFile | None) -> None:
+def _check_labels(mask: sitk.Image, path: Path, part: MaskFile | None, *, finite: bool) -> None:
     """What is no mask, as the image itself given for it, must not become a region without a word."""
     values = sitk.GetArrayViewFromImage(mask)
     if not (finite and np.isfinite(values).all()):
@@ -257,6 +265,8 @@ def _read(path: Path, role: str, modality: str = "OTHER", units: str | None = No
         else:
             if not path.stat().st_size:
                 raise ValueError("the file is empty")
+            if path.name.removesuffix(".gz").endswith(tuple(PAIRED)):
+                raise ValueError("header and voxels are two files; save them as one, .nii.gz")
             if nifti.is_nifti(path):
                 finite = nifti.check(path)
             _check_extent(path, role)
@@ -273,6 +283,9 @@ def _read(path: Path, role: str, modality: str = "OTHER", units: str | None = No
     # ITK searches without end in a volume that lies nowhere
     if not np.isfinite([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]).all():
         raise CaseError(f"{role} has positions that are no numbers", f"{path}: spacing, origin or direction")
+    axes = np.reshape(image.GetDirection(), (3, 3))
+    if np.abs(axes @ axes.T - np.eye(3)).max() > SQUARE:
+        raise CaseError(f"{role} has axes that are not at right angles", f"{path}: bring it to a straight grid first")
     return image, finite
 
 

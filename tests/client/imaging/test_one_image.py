@@ -14,9 +14,14 @@ from tests.client.imaging.volumes import SPACING_MM, ball, make, write_case
 def run(tmp_path, settings, mask=None):
     """The command on a small case: exit code and rows."""
     image, own_mask = write_case(tmp_path)
+    return run_on(tmp_path, image, mask or own_mask, settings)
+
+
+def run_on(tmp_path, image, mask, settings):
+    """The command on a case's files."""
     file, out = tmp_path / "settings.toml", tmp_path / "features.csv"
     file.write_text(settings)
-    code = main(["features", str(image), str(mask or own_mask), "--settings", str(file), "--out", str(out)])
+    code = main(["features", str(image), str(mask), "--settings", str(file), "--out", str(out)])
     if code:
         return code, {}
     with out.open(newline="") as stream:
@@ -127,3 +132,29 @@ def test_new_keys_leave_the_hash_of_studies_that_do_not_use_them():
     assert set(plain.model_dump()) == {
         "kind", "images", "regions", "image_types", "log_sigma_mm", "classes", "bin_count", "bin_width", "mode"
     }  # fmt: skip
+
+
+def test_settings_that_ask_for_too_much_are_refused_at_once(tmp_path):
+    image, mask = write_case(tmp_path)
+    for settings, reason in (
+        (Settings(bin_count=8, spacing_mm=(0.001, 0.001, 0.001)), "too many voxels at the study's spacing"),
+        (Settings(bin_width=1e-6), "bins are too narrow.*widen them"),
+        (Settings(bin_width=1e-6, mode="ibsi"), "bins are too narrow.*widen them"),
+        (Settings(bin_count=60000, normalise="none", mode="ibsi", spacing_mm=(0.4, 0.4, 0.4)), "too many grey levels"),
+    ):
+        with pytest.raises(CaseError, match=reason):
+            features_of(image, mask, settings)
+    (tmp_path / "s.toml").write_text("bin_count = 8\nspacing_mm = [1, 1, 1, 1]\n")
+    with pytest.raises(SiteError, match=r"spacing_mm = .*3 items") as wrong:
+        read_settings(tmp_path / "s.toml")
+    assert "\n" not in str(wrong.value)
+
+
+def test_values_that_overflow_are_one_line(tmp_path, capsys):
+    image, mask = write_case(tmp_path)
+    huge = sitk.ReadImage(image, sitk.sitkFloat64) * 1e305
+    sitk.WriteImage(huge, image)
+    code, _ = run_on(tmp_path, image, mask, "bin_count = 8\nimage_types = ['Original', 'Square', 'Gradient']\n")
+    told = capsys.readouterr().err
+    assert (code, told.count("\n")) == (2, 1)
+    assert "features cannot be computed" in told

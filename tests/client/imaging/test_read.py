@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from cohortium.client.imaging.read import fingerprint, read_image, read_mask
 from cohortium.common.errors import CaseError, SiteError
+from cohortium.sites.site_file import MaskFile
 from tests.client.imaging.volumes import ball, make, pair, textured, write_case
 
 REFERENCE = Path(os.environ.get("COHORTIUM_REFERENCE_DATA", Path(__file__).parents[4] / "shared" / "reference"))
@@ -174,3 +175,67 @@ def test_a_dicom_folder_and_one_with_a_slice_missing(tmp_path):
     with pytest.raises(CaseError) as error:
         read_image(tmp_path)
     assert reason(error) == "image has missing slices"
+
+
+def test_an_image_given_as_a_mask_is_no_region(tmp_path):
+    image, _ = pair()
+    for number, measured in enumerate((textured(0), textured(0) - 60, np.arange(14 * 20 * 24).reshape(14, 20, 24))):
+        path = write(make(measured.astype(np.int16 if number else np.float32)), tmp_path / f"{number}.nii.gz")
+        with pytest.raises(CaseError, match="give the mask") as wrong:
+            read_mask(path, image)
+        assert reason(wrong) == "mask holds measurements"
+    assert read_mask(path, image, MaskFile(path="{patient_id}", label=7)).GetSize() == image.GetSize()
+    share = write(make(ball() * np.float32(0.5)), tmp_path / "share.nii.gz")  # one value, whatever it is, is a mask
+    assert np.array_equal(sitk.GetArrayFromImage(read_mask(share, image)) == 1, ball())
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "nii.gz"])
+def test_a_mask_with_nan_has_no_voxel_of_it_inside(tmp_path, kind):
+    image, _ = pair()
+    drawn = ball().astype(np.float32)
+    drawn[0, 0, 0] = np.nan
+    with pytest.raises(CaseError) as wrong:
+        read_mask(write(make(drawn), tmp_path / f"mask.{kind}"), image)
+    assert reason(wrong) == "mask has NaN or infinite values"
+
+
+def test_a_volume_that_lies_nowhere(tmp_path):
+    path = write(pair()[0], tmp_path / "image.nii")
+    content = bytearray(path.read_bytes())
+    content[292:296] = np.float32(np.nan).tobytes()  # the x of the origin, of NIfTI's srow_x
+    path.write_bytes(content)
+    with pytest.raises(CaseError) as wrong:
+        read_image(path)
+    assert reason(wrong) == "image has positions that are no numbers"
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    for name in ("image.nii.gz", "image.nrrd"):
+        (tmp_path / name).touch()
+        with pytest.raises(CaseError, match="the file is empty"):
+            read_image(tmp_path / name)
+
+
+def test_axes_that_are_not_at_right_angles(tmp_path):
+    path = write(pair()[0], tmp_path / "image.nrrd")
+    straight, sheared = b"space directions: (1,0,0)", b"space directions: (1,0.3,0)"
+    path.write_bytes(path.read_bytes().replace(straight, sheared))
+    with pytest.raises(CaseError) as wrong:
+        read_image(path)
+    assert reason(wrong) == "image has axes that are not at right angles"
+
+
+@pytest.mark.parametrize("kind", ["mhd", "nhdr"])
+def test_a_fingerprint_is_of_data_beside_their_header_too(tmp_path, kind):
+    first, second = textured(0), textured(1)
+    path = write(make(first), tmp_path / f"image.{kind}")
+    header, before = path.read_bytes(), fingerprint(path, "image")
+    write(make(second), path)
+    assert path.read_bytes() == header
+    assert fingerprint(path, "image") != before
+
+
+def test_a_header_and_voxels_in_two_files(tmp_path):
+    path = write(pair()[0], tmp_path / "image.img")
+    with pytest.raises(CaseError, match=r"save them as one, \.nii\.gz"):
+        read_image(path)
