@@ -38,6 +38,7 @@ LIBRARIES = (
     "numpy",
     "scipy",
     "PyWavelets",
+    "scikit-image",
     "connected-components-3d",
     "pydicom",
     "highdicom",

@@ -49,7 +49,7 @@ def test_equals_pyradiomics_own_extractor(place):
     centre = {"middle": (13, 17, 20), "border": (3, 17, 36)}[place]
     image = make(textured(6, shape))
     region = make(ball(shape, radius_mm=7.5, centre=centre).astype(np.uint8))
-    types = ("Original", "Wavelet", "LoG", "Gradient")
+    types = ("Original", "Wavelet", "LoG", "Gradient", "LBP2D")
     found = ours(image, region, settings(image_types=types, log_sigma_mm=(1.0, 3.0)))
     expected = pyradiomics(image, region, types, binCount=32)
     assert set(found) == set(expected)
