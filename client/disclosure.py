@@ -20,7 +20,9 @@ from cohortium.common.study import Study
 from cohortium.common.study_analysis import Correlation, Icc, LassoModel, LassoSelection, NetworkModel, Screen
 from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
+from cohortium.strategies.cutoff import on_grid
 from cohortium.strategies.local_fits import asked_of
+from cohortium.strategies.shapley import MOST_VARIABLES
 from cohortium.strategies.view_patients import repeat_of, too_many_repeats
 
 TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
@@ -71,10 +73,13 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
     _numbers(statistic, view)
     _contours(study, statistic, view)
     _inner_folds(study, view)
+    _scores(study, statistic, view, parameters)
     if statistic in SQUARES:
-        _columns(statistic, view, parameters, rows)
+        _columns(study, statistic, view, parameters, rows)
     if statistic in ("shapley.values", "permutation.replaced"):
         patients = _public_number(statistic, view, len(rows.x))
+        if np.shape(parameters.get("orders"))[-1:] > (MOST_VARIABLES,):  # the more, the fewer patients are explained
+            raise SumRefused(statistic, f"contributions of more than {MOST_VARIABLES} variables; no model has so many")
         classifiers.check_explained(study, statistic, view, parameters, patients)
     if statistic in CELLS and study.privacy.score_resolution == "binned":
         _cells(statistic, view, parameters, rows)
@@ -168,8 +173,31 @@ def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:
         raise SumRefused("inner folds", "the study names no LASSO with so many folds; ask for those the sites approved")
 
 
-def _columns(statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
-    """At most one column for every four patients: from N columns on, second moments fix the rows of N patients."""
+def _scores(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """No more scores of a patient than models, each cut once and at the study's thresholds: more cuts are a score."""
+    if len(view.get("models", ())) > len(study.model):
+        raise SumRefused(statistic, "it is about more models than the study has; ask for each of them once")
+    if statistic != "cutoff.above" or study.privacy.score_resolution != "binned":
+        return
+    shared = np.asarray(parameters["thresholds"])[:, 1:]
+    approved = on_grid(np.array(study.validation.decision_thresholds))
+    if shared.size and not (shared.shape[1] == len(approved) and (shared == approved).all()):
+        raise SumRefused(
+            statistic,
+            "outcomes are counted at a model's cut-off and at the study's decision_thresholds only; score_resolution "
+            "is binned, and exact is an opt-in of every site",
+        )
+
+
+def _columns(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any], rows: Any) -> None:
+    """At most one column for every four patients: from N columns on, second moments fix the rows of N patients.
+
+    The number that is named may be that of all parts; so they are of the training part, which is most of it, but for
+    refits in the external one, whose sites hold no other.
+    """
+    refit = (statistic, view["rows"]["part"], study.validation.updating) == ("logistic.terms", "external", "refit")
+    if view["rows"]["part"] != "train" and not refit:
+        raise SumRefused(statistic, "second moments are of the training part; no figure of another one needs them")
     columns = width(statistic, parameters, rows)
     patients = _public_number(statistic, view, len(rows.x))
     if columns > patients // PATIENTS_A_COLUMN:

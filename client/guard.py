@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cohortium.client import cells, disclosure
 from cohortium.client.left_out import COHORT, check_events, check_left_out, check_minimum
-from cohortium.client.subsets import check_named, check_subset
+from cohortium.client.subsets import check_named, check_scored, check_subset
 from cohortium.client.terms import check_terms
 from cohortium.common.errors import SumRefused
 from cohortium.common.study import Study
@@ -56,6 +56,7 @@ class Guard:
         check_left_out(self.study, statistic, view)
         check_terms(self.study, statistic, view, context.objects if context else {})
         if view["rows"].get("where"):
+            check_scored(statistic, view)
             check_subset(self.study, view["rows"], context)
 
     def _allowed(self, statistic: str) -> None:

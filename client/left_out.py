@@ -35,6 +35,11 @@ def check_left_out(study: Study, statistic: str, view: Mapping[str, Any]) -> Non
             "it is to leave out what is no fold of this study; a site may be left out, one at a time, where the study "
             "has leave_one_site_out, an opt-in of every site",
         )
+    if len(without) - len(left_out) > (most := most_folds(study)):
+        raise SumRefused(
+            statistic,
+            f"it is to leave out more than {most} folds; no fit of the study does, and few patients were left",
+        )
     repeats = {repeat_of(study, [number]) for number in without if number not in left_out}
     if len(repeats) > 1 or (left_out and repeats - {0}):
         raise SumRefused(
@@ -47,6 +52,16 @@ def check_left_out(study: Study, statistic: str, view: Mapping[str, Any]) -> Non
         raise SumRefused(
             statistic, "sums of the sites' own figures are for the study's leave_one_site_out validation; it has none"
         )
+
+
+def most_folds(study: Study) -> int:
+    """Folds that a fit leaves out at most: two, or as many as models are stacked on each other's unseen values."""
+    folds = dict.fromkeys(study.model, int(study.split.folds is not None))
+    for name in reversed(study.model_order):
+        model = study.model[name]
+        for below in model.models_below:
+            folds[below] = max(folds[below], folds[name] + (model.stack == "out_of_fold"))
+    return max(2, *folds.values())
 
 
 def check_minimum(study: Study, statistic: str, parameters: Mapping[str, Any]) -> None:

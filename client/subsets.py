@@ -16,6 +16,8 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import level_text
 from cohortium.strategies import views
 
+SCORED = ("scored", "scored_survival", "scored_competing", "predicted")
+"""Kinds of view that a figure of a subgroup is made of; no model is fitted in one."""
 Subset = tuple[str, float]
 """A variable and the index of one of its levels."""
 
@@ -33,6 +35,23 @@ def named_subsets(study: Study) -> list[Subset]:
         for name, level in analysis.where.items()
     ]
     return list(dict.fromkeys(subgroups + analyses))
+
+
+def check_scored(statistic: str, view: Mapping[str, Any]) -> None:
+    """Refuse a question about a subset that no figure of one asks: of its columns, or of it without a fold.
+
+    Sums without each fold of many repeats are held against the patients of the whole part, of which a subset is a few.
+
+    Raises
+    ------
+    SumRefused
+        Names the rule.
+    """
+    if view["kind"] not in SCORED or view["rows"].get("without"):
+        raise SumRefused(
+            statistic,
+            "of a subgroup only scores are judged, and in all of its patients; no fit of the study needs more",
+        )
 
 
 def check_named(study: Study, where: Any) -> None:

@@ -234,7 +234,7 @@ def test_a_small_subgroup_from_the_whole_and_the_others(victims):
     assert (table.part == "train").sum() - count[0.0] - count[1.0] == 2
     guard = Guard(victims.study, "north", ("*",))
     for level in count:
-        view = {"kind": "matrix", "rows": {"part": "train", "where": ["stage", level]}}
+        view = {"kind": "scored", "rows": {"part": "train", "where": ["stage", level]}}
         with pytest.raises(SumRefused, match="of one of them"):
             guard.admit("moments.power_sums", view, changed)
 
