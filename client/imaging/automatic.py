@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
-from cohortium.client.imaging.case import CaseFiles, Recipe, volume_of
+from cohortium.client.imaging.case import CaseFiles, volume_of
 from cohortium.client.imaging.read import fingerprint
+from cohortium.client.imaging.recipe import Recipe
 from cohortium.client.imaging.store import content_key
 from cohortium.client.imaging.workers import DIED, FAILURES, answer
 from cohortium.common.errors import CaseError, SiteError
@@ -48,14 +49,17 @@ def drawn_cases(
     """
     weights = {name: resolve(settings.weights.file) for (_, name), settings in recipe.drawn.items()}
     draw = partial(_drawn, recipe=recipe, weights=weights, folder=folder)
+    if pool is None:
+        yield from map(draw, cases)
+        return
+    futures = [pool.submit(draw, files) for files in cases]
     try:
-        if pool is None:
-            yield from map(draw, cases)
-            return
-        futures = [pool.submit(draw, files) for files in cases]
         yield from (answer(future, files.patient_id) for future, files in zip(futures, cases, strict=True))
     except BrokenProcessPool as died:
         raise SiteError(DIED) from died
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def with_masks(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folder: Path) -> CaseFiles:
@@ -73,11 +77,22 @@ def with_masks(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folde
     SiteError
         As in `drawn_cases`.
     """
+    lacking: dict[tuple[str, ModelRegion], dict[str, ModelRegion]] = {}
+    for (image, name), settings in recipe.drawn.items():
+        if (image, name) not in files.masks:
+            # Regions of one network, which differ in no more than these two, are drawn at once
+            network = settings.model_copy(update={"label": 1, "keep": "largest"})
+            lacking.setdefault((image, network), {})[name] = settings
     masks, parts = dict(files.masks), dict(files.parts)
-    for (image, region), settings in recipe.drawn.items():
-        if (image, region) not in masks:
-            masks[image, region] = _mask(files, image, settings, recipe, weights[region], folder)
-            parts[image, region] = MaskFile(path="{patient_id}")
+    for (image, network), regions in lacking.items():
+        load = partial(
+            _network,
+            network,  # pyright: ignore[reportArgumentType] # frozen, so it has a hash
+            weights[next(iter(regions))],
+        )
+        for name, path in _masks(files, image, regions, recipe, load, folder).items():
+            masks[image, name] = path
+            parts[image, name] = MaskFile(path="{patient_id}")
     return files._replace(masks=masks, parts=parts)
 
 
@@ -91,25 +106,36 @@ def _drawn(files: CaseFiles, recipe: Recipe, weights: dict[str, Path], folder: P
         return Exclusion(files.patient_id, "region cannot be drawn", f"{type(failed).__name__}: {failed}")
 
 
-def _mask(files: CaseFiles, image: str, settings: ModelRegion, recipe: Recipe, weights: Path, folder: Path) -> Path:
-    """File of a mask, made if it is not there."""
-    what = {
-        "image": fingerprint(files.images[image], "image"),
-        "read": recipe.image[image].model_dump(mode="json"),
-        "region": settings.model_dump(mode="json", exclude={"weights": {"file", "licence"}}),
-    }
-    key = content_key(what, LIBRARIES)
-    path = folder / key[:2] / f"{key}.nrrd"
-    region = _kept(path)
-    if region is None:
+def _masks(
+    files: CaseFiles,
+    image: str,
+    regions: dict[str, ModelRegion],
+    recipe: Recipe,
+    network: Callable[[], "torch.nn.Module"],
+    folder: Path,
+) -> dict[str, Path]:
+    """Files of the masks of regions of one network, which runs if one of them is not there."""
+    bytes_of_image = fingerprint(files.images[image], "image")
+    paths, found = {}, {}
+    for name, settings in regions.items():
+        what = {
+            "image": bytes_of_image,
+            "read": recipe.image[image].model_dump(mode="json"),
+            "region": settings.model_dump(mode="json", exclude={"weights": {"file", "licence"}}),
+        }
+        key = content_key(what, LIBRARIES)
+        paths[name] = folder / key[:2] / f"{key}.nrrd"
+        found[name] = _kept(paths[name])
+    if missing := [name for name, region in found.items() if region is None]:
         from cohortium.client.imaging.segment import segment
 
-        network = _network(settings, weights)  # pyright: ignore[reportArgumentType] # frozen, so it has a hash
-        region = segment(volume_of(image, files, recipe, {}), network, settings)
-        _keep(region, path)
-    if not sitk.GetArrayViewFromImage(region).any():
+        drawn = segment(volume_of(image, files, recipe, {}), network(), *(regions[name] for name in missing))
+        for name, region in zip(missing, drawn, strict=True):
+            found[name] = region
+            _keep(region, paths[name])
+    if not all(sitk.GetArrayViewFromImage(region).any() for region in found.values()):
         raise CaseError(FOUND_NOTHING, str(files.images[image]))
-    return path
+    return paths
 
 
 @cache

@@ -9,6 +9,7 @@ nnU-Net has it, and unlike the nearest class of a coarser grid it leaves no step
 would measure.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cc3d
@@ -74,26 +75,34 @@ def build_segmenter(settings: ModelRegion) -> torch.nn.Module:
     raise StudyError(f"study.toml: source = 'model': no such network: {settings}")
 
 
-def segment(volume: sitk.Image, network: torch.nn.Module, settings: ModelRegion) -> sitk.Image:
-    """The region on an image's own grid, 1 inside (uint8); nothing inside where the network finds none.
+def segment(volume: sitk.Image, network: torch.nn.Module, *regions: ModelRegion) -> list[sitk.Image]:
+    """Regions on an image's own grid, 1 inside (uint8); nothing inside where the network finds none.
 
     On one thread: the same image gives the same voxels, whatever else the machine does.
+
+    Parameters
+    ----------
+    regions : ModelRegion
+        Of one network, which runs once: all that they differ in is `label` and `keep`.
 
     Raises
     ------
     CaseError
         The image has one value only, so it has no scale.
     """
-    seen = regrid(sitk.DICOMOrient(volume, "RAS"), settings.spacing_mm)
-    lead = sitk.GetImageFromArray(_lead(_scaled(seen, settings), network, settings).transpose(2, 1, 0))
-    lead.CopyInformation(seen)
-    back = sitk.Resample(lead, volume, sitk.Transform(), sitk.sitkLinear, -1.0, sitk.sitkFloat32)
-    inside = sitk.GetArrayViewFromImage(back) > 0
-    if settings.keep == "largest" and inside.any():
-        inside = largest_component(inside)
-    region = sitk.GetImageFromArray(inside.astype(np.uint8))
-    region.CopyInformation(volume)
-    return region
+    seen = regrid(sitk.DICOMOrient(volume, "RAS"), regions[0].spacing_mm)
+    found = []
+    for values, settings in zip(_leads(_scaled(seen, regions[0]), network, regions), regions, strict=True):
+        lead = sitk.GetImageFromArray(values.transpose(2, 1, 0))
+        lead.CopyInformation(seen)
+        back = sitk.Resample(lead, volume, sitk.Transform(), sitk.sitkLinear, -1.0, sitk.sitkFloat32)
+        inside = sitk.GetArrayViewFromImage(back) > 0
+        if settings.keep == "largest" and inside.any():
+            inside = largest_component(inside)
+        region = sitk.GetImageFromArray(inside.astype(np.uint8))
+        region.CopyInformation(volume)
+        found.append(region)
+    return found
 
 
 def largest_component(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -117,12 +126,14 @@ def _scaled(seen: sitk.Image, settings: ModelRegion) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _lead(values: NDArray[np.float32], network: torch.nn.Module, settings: ModelRegion) -> NDArray[np.float32]:
-    """By how much the class's probability exceeds the largest of the others, -1..1, at each voxel."""
+def _leads(
+    values: NDArray[np.float32], network: torch.nn.Module, regions: Sequence[ModelRegion]
+) -> list[NDArray[np.float32]]:
+    """By how much each class's probability exceeds the largest of the others, -1..1, at each voxel."""
     with torch.inference_mode(), one_thread():
         logits = sliding_window_inference(
             torch.from_numpy(values)[None, None],
-            roi_size=settings.patch,
+            roi_size=regions[0].patch,
             sw_batch_size=1,
             predictor=network,
             overlap=OVERLAP,
@@ -131,6 +142,10 @@ def _lead(values: NDArray[np.float32], network: torch.nn.Module, settings: Model
         assert isinstance(logits, torch.Tensor)  # our networks give one output
         # Softmax in place: all classes of a whole image are held once
         classes = logits[0].sub_(logits[0].amax(dim=0)).exp_()
-        total, own = classes.sum(dim=0), classes[settings.label].clone()
-        classes[settings.label] = 0
-        return ((own - classes.amax(dim=0)) / total).numpy()
+        total, leads = classes.sum(dim=0), []
+        for settings in regions:
+            own = classes[settings.label].clone()
+            classes[settings.label] = 0
+            leads.append(((own - classes.amax(dim=0)) / total).numpy())
+            classes[settings.label] = own
+        return leads

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ import SimpleITK as sitk
 from PIL import Image as Picture
 
 from cohortium.client.imaging import segment
+from cohortium.client.imaging.automatic import drawn_cases
 from cohortium.client.imaging.contact_sheet import HEADING, SIDE
-from cohortium.client.imaging.site_images import Store, finished, measure_site
-from cohortium.client.imaging.workers import worker_pool
+from cohortium.client.imaging.processes import Processes
+from cohortium.client.imaging.recipe import Recipe
+from cohortium.client.imaging.site_images import Store, files_of, finished, measure_site
 from cohortium.client.predict.images import Measurement
 from cohortium.client.predict.patients import IMAGE, MASK, NewPatient
 from cohortium.client.predict.saved import Model, Needs
@@ -121,11 +125,59 @@ def test_a_mask_is_drawn_once_and_again_when_anything_changes(folder, monkeypatc
     assert len(calls) == 9
 
 
+def test_regions_of_one_network_are_drawn_at_once(folder, monkeypatch):
+    given = study(folder)
+    tables = json.loads(given.canonical)
+    tables["region"]["all"] = tables["region"]["tumour"] | {"keep": "all"}
+    tables["region"]["elsewhere"] = tables["region"]["tumour"] | {"normalise": "zscore", "window_hu": None}
+    tables["features"]["radiomics"]["regions"] = ["tumour", "all"]
+    calls = []
+    draw = segment.segment
+    monkeypatch.setattr(segment, "segment", lambda *given: calls.append(len(given) - 2) or draw(*given))
+    cache = folder / "cases"
+    both = parse_study(tables, folder=folder)
+    ids = ["p0", "p1"]
+    images = measure_site(both, site(folder), ids, pool=None, progress=NullProgress(), cache=cache)
+    assert calls == [2, 2]
+    volume = [n for n in images.names if n.endswith("shape_VoxelVolume")]
+    for i, patient in enumerate(ids):
+        row = dict(zip(images.names, images.rows[patient], strict=True))
+        # "all" has the piece of noise too, of one voxel
+        assert [row[name] for name in volume] == pytest.approx(
+            [(tumour(i).sum() + more) * VOXEL_ML * 1000 for more in (0, 1)]
+        )
+    # Each is kept for itself: one that is there is not drawn again, and another network draws alone
+    tables["features"]["radiomics"]["regions"] = ["tumour", "all", "elsewhere"]
+    measure_site(
+        parse_study(tables, folder=folder), site(folder), ["p0"], pool=None, progress=NullProgress(), cache=cache
+    )
+    assert calls == [2, 2, 1]
+
+
+def test_cases_that_wait_are_not_drawn_when_prepare_ends_early(folder):
+    futures = []
+
+    class Waiting(Executor):
+        def submit(self, do, files):
+            futures.append(Future())
+            if files.patient_id == "p0":
+                futures[-1].set_result(do(files))
+            return futures[-1]
+
+    asked = study(folder)
+    recipe, here = Recipe.of(asked), site(folder)
+    cases = [files_of(here, recipe, f"p{i}") for i in range(PATIENTS)]
+    found = drawn_cases(cases, recipe, asked.resolve, folder / "cases", Waiting())
+    assert next(found).patient_id == "p0"
+    found.close()
+    assert [future.cancelled() for future in futures] == [False, True, True, True]
+
+
 def test_processes_draw_what_one_draws(folder):
     ids = ["p0", "p3"]
     given = {"progress": NullProgress()}
     alone = measure_site(study(folder), site(folder), ids, pool=None, cache=folder / "one", **given)
-    with worker_pool(2) as pool:
+    with Processes(1, os.getpid) as pool:
         many = measure_site(study(folder), site(folder), ids, pool=pool, cache=folder / "two", **given)
     assert alone.exclusions == many.exclusions
     assert np.array_equal(alone.rows["p0"], many.rows["p0"], equal_nan=True)

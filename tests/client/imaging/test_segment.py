@@ -39,7 +39,7 @@ def saved(folder, network, settings):
 
 def drawn(folder, volume, above=100.0, **given):
     settings = UNetRegion(**thresholding(folder / "w.pt", above, **given))
-    return sitk.GetArrayFromImage(segment(volume, load_segmenter(settings, folder / "w.pt"), settings)) == 1
+    return sitk.GetArrayFromImage(segment(volume, load_segmenter(settings, folder / "w.pt"), settings)[0]) == 1
 
 
 def dice(one, other):
@@ -75,13 +75,13 @@ def test_how_the_scanner_stored_the_image_makes_no_difference(tmp_path, orientat
     torch.manual_seed(4)
     network = build_segmenter(settings).eval()
     volume = make(textured(1))
-    drawn_here = sitk.GetArrayFromImage(segment(volume, network, settings))
-    there = segment(sitk.DICOMOrient(volume, orientation), network, settings)
+    drawn_here = sitk.GetArrayFromImage(segment(volume, network, settings)[0])
+    [there] = segment(sitk.DICOMOrient(volume, orientation), network, settings)
     back = sitk.GetArrayFromImage(sitk.DICOMOrient(there, "LPS"))
     assert np.array_equal(back, drawn_here)
     turned = sitk.Image(volume)
     turned.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.1, -0.2, 0.3).GetMatrix())  # a tilted stack of slices
-    assert np.array_equal(sitk.GetArrayFromImage(segment(turned, network, settings)), drawn_here)
+    assert np.array_equal(sitk.GetArrayFromImage(segment(turned, network, settings)[0]), drawn_here)
     assert 0.02 < back.mean() < 0.98
 
 
@@ -122,7 +122,7 @@ def test_a_network_that_was_trained_finds_what_no_threshold_does(tmp_path):
     settings = saved(tmp_path, network, settings)
     loaded = load_segmenter(settings, tmp_path / "w.pt")
     for values, inside in (case() for _ in range(5)):
-        found = sitk.GetArrayFromImage(segment(make(values, (1.0, 1.0, 1.0)), loaded, settings)) == 1
+        found = sitk.GetArrayFromImage(segment(make(values, (1.0, 1.0, 1.0)), loaded, settings)[0]) == 1
         assert dice(found, inside) > 0.8
         assert max(dice(values > threshold, inside) for threshold in range(0, 200, 10)) < 0.5
 
@@ -134,7 +134,7 @@ def test_a_region_is_that_of_monais_inference(tmp_path, tables):
     made = build_segmenter(settings)
     settings = saved(tmp_path, made, settings)
     values = textured(3, (10, 22, 26))
-    found = segment(make(values), load_segmenter(settings, tmp_path / "w.pt"), settings)
+    [found] = segment(make(values), load_segmenter(settings, tmp_path / "w.pt"), settings)
     # LPS as stored to RAS, x y z, and the window to 0..1
     seen = np.clip((values[:, ::-1, ::-1].transpose(2, 1, 0) + 50) / 200, 0, 1).astype(np.float32)
     with torch.inference_mode():
@@ -153,7 +153,7 @@ def test_any_number_of_threads_draws_the_same():
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(sitk.GetArrayFromImage(segment(make(textured(2)), network, settings)))
+        found.append(sitk.GetArrayFromImage(segment(make(textured(2)), network, settings)[0]))
     torch.set_num_threads(before)
     assert np.array_equal(*found)
 
