@@ -31,7 +31,7 @@ class Part(NamedTuple):
     only: radiomics.Pass
 
 
-def begin(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> list[Part]:
+def begin(files: CaseFiles, recipe: Recipe, store: Store, key: str, *, large: int = LARGE) -> list[Part]:
     """Measure a case and keep it, but for its large regions: parts for `measure_part`, and then `finish`.
 
     Parts that were finished before are not given again.
@@ -49,7 +49,7 @@ def begin(files: CaseFiles, recipe: Recipe, store: Store, key: str) -> list[Part
         pictures |= pictures_of(look, recipe)
         first = len(parts)
         for name, settings in recipe.radiomics_on(look.image, look.region).items():
-            if _work(look, settings) < LARGE:
+            if _work(look, settings) < large:
                 values |= values_of(look, recipe, name)
                 continue
             # Eight images of wavelets take longest: they come first, so that no process ends with them alone
@@ -81,7 +81,6 @@ def measure_part(part: Part, recipe: Recipe, store: Store, key: str) -> None:
 def finish(recipe: Recipe, store: Store, key: str) -> None:
     """Keep a case of which all parts were measured."""
     _keep(finished(store, _begun(key)), recipe, store, key)
-    discard(store, key)
 
 
 def discard(store: Store, key: str) -> None:
@@ -90,11 +89,14 @@ def discard(store: Store, key: str) -> None:
 
 
 def _keep(begun: dict[str, Any], recipe: Recipe, store: Store, key: str) -> None:
-    values, pictures = dict(begun.pop("values")), begun.pop("pictures")
-    for number in range(begun.pop("parts")):
+    """Store a case whose parts, if it has any, were all measured; they are then removed."""
+    values, pictures, parts = dict(begun.pop("values")), begun.pop("pictures"), begun.pop("parts")
+    for number in range(parts):
         values |= finished(store, _part(key, number))["values"]
     found = measured(values, pictures, recipe)
     store.put(key, {**begun, **found._asdict(), "findings": begun["findings"] + found.findings})
+    if parts:
+        discard(store, key)
 
 
 def _work(look: Look, settings: RadiomicsFeatures) -> int:
