@@ -12,8 +12,10 @@ from lifelines import KaplanMeierFitter
 from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
 from scipy import stats
-from sksurv.metrics import brier_score, cumulative_dynamic_auc
+from sksurv.exceptions import NoComparablePairException
+from sksurv.metrics import brier_score, concordance_index_ipcw, cumulative_dynamic_auc
 from sksurv.util import Surv
+from statsmodels.duration.survfunc import survdiff
 
 Z = stats.norm.ppf(0.975)
 BIN = 20
@@ -54,6 +56,17 @@ def error_slack(time, event, bound):
     _, comparable = _pairs(time, event, np.zeros(len(time)))
     total = comparable.sum()
     return 2 * (np.sqrt(bound * total * BIN / 2) + bound * np.sqrt((comparable**2).sum())) / total
+
+
+def uno_c(time, event, score, before):
+    """Uno's C of events before a time by scikit-survival; None without a pair, or where an event has no weight."""
+    known = Surv.from_arrays(event == 1, time)
+    try:
+        return concordance_index_ipcw(known, known, score, tau=before)[0]
+    except ValueError as why:  # the censoring curve has come down to zero, or there is no pair
+        if "censoring survival function is zero" in str(why) or isinstance(why, NoComparablePairException):
+            return None
+        raise
 
 
 def auc_at(time, event, score, horizon):
@@ -110,6 +123,15 @@ def log_rank(time, event, high):
         warnings.simplefilter("ignore")
         found = logrank_test(time[high], time[~high], event[high], event[~high])
     return {"chi2": found.test_statistic, "p": found.p_value} if np.isfinite(found.test_statistic) else None
+
+
+def log_rank_stratified(time, event, high, level):
+    """Chi-squared, p and how many levels there are (statsmodels); None where it says nothing in any of them."""
+    if high.all() or not high.any():
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chi2, p = survdiff(time, event, high.astype(int), strata=level)
+    return {"chi2": chi2, "p": p, "strata": len(np.unique(level))} if np.isfinite(chi2) else None
 
 
 def hazard_ratio(time, event, high):

@@ -1,4 +1,4 @@
-"""Recompute groups: Gray's test, and cut-offs chosen by the largest log-rank statistic, for `recompute`.
+"""Recompute groups: competing risks, stratified log-rank tests, cut-offs of the largest statistic, for `recompute`.
 
 Imports nothing of the package. There is no Gray's test in the Python packages at hand: it is written out from the paper
 (Gray, Ann Stat 1988, section 3), one time after another, the four integrals of the variance side by side.
@@ -10,6 +10,7 @@ from recompute_run import followed
 from recompute_table import EXACT, each
 from scipy import stats
 
+Z = stats.norm.ppf(0.975)
 RANGE = (0.1, 0.9)
 
 
@@ -52,6 +53,59 @@ def gray(time, cause, high):
     if not variance > 1e-12:
         return None
     return {"chi2": score**2 / variance, "p": stats.chi2.sf(score**2 / variance, 1)}
+
+
+def check_stratified(c, variable, ours, high):
+    """Log-rank test stratified by a variable, whose levels predictions.csv has; patients without one are left out."""
+    column = c.patients[f"subgroup.{variable}"]
+    known = column.notna().to_numpy()
+    level = column[known].astype(str).to_numpy()
+    reference = survival.log_rank_stratified(c.time[known], c.event[known], high[known], level)
+    each(c.table, "log-rank stratified by a variable", c.where, ours, reference)
+
+
+def check_competing(c, figures, high):
+    """Cumulative incidence (Aalen-Johansen) of the risk groups, Gray's test."""
+    rival = next(c.patients[name].to_numpy() == 1 for name in c.patients if name.startswith("competing."))
+    cause = np.where(c.event == 1, 1, np.where(rival, 2, 0))
+    c.table.compare(
+        "competing events", c.where, [figures["events"], figures["competing"]], [(cause == k).sum() for k in (1, 2)]
+    )
+    if "chi2" in figures["gray"]:
+        each(c.table, "Gray's test", c.where, figures["gray"], gray(c.time, cause, high.astype(int)))
+    for group, members in (("low", ~high), ("high", high)):
+        rows = incidence(c.time[members], cause[members])
+        shown = figures["cumulative_incidence"][group]
+        if isinstance(shown, list):
+            c.table.compare("cumulative incidence", c.where, shown, rows[: len(shown)])
+        for name, horizon in c.horizons:
+            ours = figures["incidence_at"][name][group]
+            if "estimate" in ours:
+                row = [r for r in rows if r[0] <= horizon][-1]
+                each(c.table, "cumulative incidence", c.where, ours, {"estimate": row[1], "ci": row[2:4]})
+
+
+def incidence(time, cause):
+    """Rows [t, F, lower, upper, at risk]; variance of Marubini & Valsecchi (1995), sums as they stand."""
+    points = np.unique(time[cause > 0])
+    n = np.array([(time >= t).sum() for t in points], float)
+    d1, d = (np.array([((time == t) & which).sum() for t in points], float) for which in (cause == 1, cause > 0))
+    alive = np.concatenate([[1.0], np.cumprod(1 - d / n)])[:-1]
+    f = np.cumsum(alive * d1 / n)
+    rows = [[0.0, 0.0, 0.0, 0.0, len(time)]]
+    for k in np.flatnonzero(d1):
+        j = slice(0, k + 1)
+        ahead = f[k] - f[j]
+        left = np.divide(d, n * (n - d), out=np.zeros(len(n)), where=n > d)[j]
+        variance = (
+            ahead**2 * left + alive[j] ** 2 * d1[j] * (n - d1)[j] / n[j] ** 3 - 2 * ahead * alive[j] * d1[j] / n[j] ** 2
+        ).sum()
+        if 0 < f[k] < 1 - 1e-12:
+            half = Z * np.sqrt(variance) / (f[k] * np.log(f[k]))
+            rows.append([points[k], f[k], f[k] ** np.exp(-half), f[k] ** np.exp(half), n[k]])
+        else:
+            rows.append([points[k], f[k], f[k], f[k], n[k]])
+    return rows
 
 
 def check_chosen(run, table, model, published):

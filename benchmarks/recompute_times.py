@@ -3,7 +3,8 @@
 Imports nothing of the package: scikit-survival, lifelines, statsmodels, and definitions written out. Standard errors
 weighted for censoring are those of the infinitesimal jackknife, written as derivatives by each patient's weight; once
 as the package defines them, where a patient censored between two event times moves the censoring curve by the mean of
-those censored there, and once each by itself, which may differ by a share `NEAR` of the interval's half.
+those censored there, and of `MANY` patients once each by itself, which may differ by a share `NEAR` of the interval's
+half.
 """
 
 import warnings
@@ -11,17 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pooled_survival as survival
+import recompute_groups as groups
 import statsmodels.api as sm
 from lifelines import KaplanMeierFitter
 from lifelines.utils import restricted_mean_survival_time
-from recompute_groups import gray
 from recompute_table import EXACT, each
 from scipy import stats
-from sksurv.metrics import brier_score, concordance_index_ipcw
+from sksurv.metrics import brier_score
 from sksurv.util import Surv
 
 Z = stats.norm.ppf(0.975)
-NEAR = 0.01
+NEAR, MANY = 0.01, 100
 EVALUATIONS = 32
 
 
@@ -51,15 +52,15 @@ class Context(NamedTuple):
 def check_scores(c, figures, model):
     """Uno's C, intervals of AUCs, Brier scores against the null model, calibration."""
     table, where, last = c.table, c.where, c.last
-    if "estimate" in figures["uno_c"]:
-        known = Surv.from_arrays(c.event == 1, c.time)
-        grid = np.rint(c.score * 1e4)
-        reference = concordance_index_ipcw(known, known, grid, tau=last)[0]
-        bound = figures["uno_c"]["bound"] + EXACT
-        table.compare("Uno's C, stated bound", where, figures["uno_c"]["estimate"], reference, bound)
+    grid, ours = np.rint(c.score * 1e4), figures["uno_c"]
+    reference = survival.uno_c(c.time, c.event, grid, last)
+    if reference is None or "estimate" not in ours:
+        table.compare("Uno's C, stated bound", where, ours, reference)
+    else:
+        table.compare("Uno's C, stated bound", where, ours["estimate"], reference, ours["bound"] + EXACT)
         if c.run.exact:
             area = uno(c.time, c.event, grid, np.inf if last is None else last)
-            check_interval(c, "interval of Uno's C", figures["uno_c"]["ci"], reference, *area)
+            check_interval(c, "interval of Uno's C", ours["ci"], reference, *area)
     for name, horizon in c.horizons:
         if c.run.exact and isinstance(figures["auc_at_ci"][name], list):
             area = auc_at(c.time, c.event, np.rint(c.score * 1e4), horizon)
@@ -82,9 +83,10 @@ def check_interval(c, kind, ours, estimate, area, own, of_censoring):
         mean[held] = of_censoring[held].mean() if held.any() else 0.0
     together = np.sqrt(((own + mean) ** 2).sum() + ((of_censoring - mean) ** 2).sum())
     apart = np.sqrt(((own + of_censoring) ** 2).sum())
-    for name, error, allowed in ((kind, together, EXACT), (f"{kind}, apart", apart, NEAR * Z * apart)):
-        ends = np.clip([estimate - Z * error, estimate + Z * error], 0, 1)
-        c.table.compare(name, c.where, ours, ends, allowed)
+    for name, error, allowed in ((kind, together, EXACT), (f"{kind}, apart", apart, EXACT + NEAR * Z * apart)):
+        if error is together or len(c.time) >= MANY:
+            ends = np.clip([estimate - Z * error, estimate + Z * error], 0, 1)
+            c.table.compare(name, c.where, ours, ends, allowed)
 
 
 def _censoring(time, event):
@@ -259,8 +261,10 @@ def check_groups(c, figures, high):
     if "chi2" in ours:
         reference = sm.duration.survdiff(c.time, c.event, high.astype(int), strata=c.patients["site"].to_numpy())
         each(c.table, "log-rank within sites", c.where, ours, dict(zip(("chi2", "p"), reference, strict=True)))
+    for variable, ours in figures.get("log_rank_stratified", {}).items():
+        groups.check_stratified(c, variable, ours, high)
     if "competing_risks" in figures:
-        check_competing(c, figures["competing_risks"], high)
+        groups.check_competing(c, figures["competing_risks"], high)
 
 
 def _mean(area, error):
@@ -278,50 +282,6 @@ def _mean_error(time, event, horizon):
         d, n = ((time == u) & (event == 1)).sum(), (time >= u).sum()
         total += area**2 * d / n / (n - d) if n > d else 0.0
     return np.sqrt(total)
-
-
-def check_competing(c, figures, high):
-    """Cumulative incidence (Aalen-Johansen) of the risk groups, Gray's test."""
-    rival = next(c.patients[name].to_numpy() == 1 for name in c.patients if name.startswith("competing."))
-    cause = np.where(c.event == 1, 1, np.where(rival, 2, 0))
-    c.table.compare(
-        "competing events", c.where, [figures["events"], figures["competing"]], [(cause == k).sum() for k in (1, 2)]
-    )
-    if "chi2" in figures["gray"]:
-        each(c.table, "Gray's test", c.where, figures["gray"], gray(c.time, cause, high.astype(int)))
-    for group, members in (("low", ~high), ("high", high)):
-        rows = incidence(c.time[members], cause[members])
-        shown = figures["cumulative_incidence"][group]
-        if isinstance(shown, list):
-            c.table.compare("cumulative incidence", c.where, shown, rows[: len(shown)])
-        for name, horizon in c.horizons:
-            ours = figures["incidence_at"][name][group]
-            if "estimate" in ours:
-                row = [r for r in rows if r[0] <= horizon][-1]
-                each(c.table, "cumulative incidence", c.where, ours, {"estimate": row[1], "ci": row[2:4]})
-
-
-def incidence(time, cause):
-    """Rows [t, F, lower, upper, at risk]; variance of Marubini & Valsecchi (1995), sums as they stand."""
-    points = np.unique(time[cause > 0])
-    n = np.array([(time >= t).sum() for t in points], float)
-    d1, d = (np.array([((time == t) & which).sum() for t in points], float) for which in (cause == 1, cause > 0))
-    alive = np.concatenate([[1.0], np.cumprod(1 - d / n)])[:-1]
-    f = np.cumsum(alive * d1 / n)
-    rows = [[0.0, 0.0, 0.0, 0.0, len(time)]]
-    for k in np.flatnonzero(d1):
-        j = slice(0, k + 1)
-        ahead = f[k] - f[j]
-        left = np.divide(d, n * (n - d), out=np.zeros(len(n)), where=n > d)[j]
-        variance = (
-            ahead**2 * left + alive[j] ** 2 * d1[j] * (n - d1)[j] / n[j] ** 3 - 2 * ahead * alive[j] * d1[j] / n[j] ** 2
-        ).sum()
-        if 0 < f[k] < 1 - 1e-12:
-            half = Z * np.sqrt(variance) / (f[k] * np.log(f[k]))
-            rows.append([points[k], f[k], f[k] ** np.exp(-half), f[k] ** np.exp(half), n[k]])
-        else:
-            rows.append([points[k], f[k], f[k], f[k], n[k]])
-    return rows
 
 
 def check_difference(run, table, entry, timed):
