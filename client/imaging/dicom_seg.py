@@ -66,7 +66,12 @@ def _number(segmentation: "Segmentation", names: Sequence[str | int], path: Path
             break
     if len(found) == 1:
         return found[0]
-    reason = "mask has no such region" if not found else "mask holds several regions; name one"
+    several = (
+        "mask holds several regions; name one"
+        if len(found) == len(labels)
+        else "mask holds several regions of one name"
+    )
+    reason = several if found else "mask has no such region"
     raise Finding(reason=reason, file=path, tag=dicom_file.tag("SegmentLabel")).error
 
 

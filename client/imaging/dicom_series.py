@@ -23,7 +23,7 @@ from cohortium.client.imaging.suv import suv_factor
 
 MODALITIES = {"CT": {"CT"}, "MR": {"MR"}, "PET": {"PT"}, "US": {"US"}}
 """DICOM's names of a study's modalities."""
-NOT_SLICES = {".txt", ".json", ".xml", ".csv", ".md"}
+NOT_SLICES = {".txt", ".json", ".xml", ".csv", ".md", ".db", ".ini"}  # the last two are left by Windows
 EVEN = 0.01
 """Share of a step by which steps may differ: positions are decimal texts."""
 PARALLEL = 1e-3

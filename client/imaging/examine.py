@@ -73,6 +73,8 @@ def examine(files: CaseFiles, recipe: Recipe) -> Examined:
                 seen.findings.extend((f.reason, f.where, False) for f in told if not f.refuses)
                 masks[image, region] = mask = read_mask(path, volumes[image], files.parts[image, region])
                 seen.volumes_ml[f"{image}/{region}"] = volume_ml(mask)
+                if _skips_slices(mask):
+                    seen.findings.append(("mask has empty slices between others", str(path), False))
                 strips.append(strip(f"{image}: {region}", volumes[image], mask, recipe.image[image]))
     for image in files.images:
         place = next((place for place in masks if place[0] == recipe.image[image].grid), None)
@@ -118,6 +120,12 @@ def describe(volume: sitk.Image) -> str:
 def volume_ml(mask: sitk.Image) -> float:
     """Volume of a mask of 0 and 1."""
     return int(sitk.GetArrayViewFromImage(mask).sum(dtype=np.int64)) * float(np.prod(mask.GetSpacing())) / 1000
+
+
+def _skips_slices(mask: sitk.Image) -> bool:
+    """Whether a slice without the region lies between two that have it: of two lesions, or a contour is missing."""
+    slices = np.flatnonzero(sitk.GetArrayViewFromImage(mask).any(axis=(1, 2)))
+    return bool((np.diff(slices) > 1).any())
 
 
 def _doubts(path: Path, settings: Image | None) -> list[Finding]:

@@ -179,9 +179,13 @@ def _drawn(path: Path, image: sitk.Image, part: MaskFile | None) -> NDArray[np.u
         return None
     with damaged(file, "mask"):
         refuse([*identity_findings(header, file, "mask"), *_of_another(header, image, file)])
+    part = part or MaskFile(path="{patient_id}")
+    if part.label is not None:
+        raise CaseError("mask has no voxels to have a label", f"{file}: name its roi (RTSTRUCT) or segment (DICOM SEG)")
+    # A name is a name, whichever of both a site has for some of its patients
     if kind == "RTSTRUCT":
-        return read_contours(file, image, part.roi if part else ())
-    return read_segment(file, image, part.segment if part else ())
+        return read_contours(file, image, part.roi or [str(name) for name in part.segment])
+    return read_segment(file, image, part.segment or part.roi)
 
 
 def part_named(path: Path, name: str) -> MaskFile:

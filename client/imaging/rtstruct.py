@@ -106,7 +106,8 @@ def _number(structures: Dataset, names: Sequence[str], path: Path) -> int:
             break
     if len(found) == 1:
         return found[0]
-    reason = "mask has no such region" if not found else "mask holds several regions; name one"
+    several = "mask holds several regions; name one" if found == drawn else "mask holds several regions of one name"
+    reason = several if found else "mask has no such region"
     raise Finding(reason=reason, file=path, tag=dicom_file.tag("ROIName")).error
 
 
@@ -125,7 +126,8 @@ def _check_frame(structures: Dataset, number: int, image: sitk.Image, path: Path
 
 def _outlines(structures: Dataset, number: int, path: Path) -> list[NDArray[np.float64]]:
     """Corners of each closed contour, (n_points, 3) in mm."""
-    outlines, points = [], 0
+    outlines: dict[bytes, NDArray[np.float64]] = {}
+    points = 0
     for region in structures.ROIContourSequence:
         if int(region.ReferencedROINumber) != number:
             continue
@@ -141,10 +143,10 @@ def _outlines(structures: Dataset, number: int, path: Path) -> list[NDArray[np.f
             if not np.isfinite(corners).all() or points > MOST_POINTS:
                 raise ValueError("not contours")
             if len(corners) >= 3:
-                outlines.append(corners)
+                outlines[corners.tobytes()] = corners  # the same outline twice would cancel itself
     if not outlines:
         raise Finding(reason="mask is empty", file=path, tag=dicom_file.tag("ContourSequence")).error
-    return outlines
+    return list(outlines.values())
 
 
 def _rasterised(outlines: Sequence[NDArray[np.float64]], image: sitk.Image, path: Path) -> NDArray[np.uint8]:
