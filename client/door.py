@@ -163,11 +163,12 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
             raise SumRefused("slot", "the request names other parts than it asks about, or other rounds")
         if message["statistic"] != " ".join(about.statistics):
             raise SumRefused("statistic", "the request names other statistics than it asks for")
+    standing.meter.check_misfits()
     shares, charges, refused = [], [], []
     for index, item in enumerate(items):
         try:
-            shares.append(_share(standing, item, message, about))
             question = hashlib.sha256(parameters["items"][index]).digest()
+            shares.append(_share(standing, item, message, about, question))
             charges.append((question, sum(np.asarray(field).size for field in shares[-1])))
         except SumRefused as refusal:
             refused.append([index, refusal.what, refusal.why])
@@ -194,7 +195,9 @@ def _sum(standing: Standing, message: Mapping[str, Any], about: About) -> Reply:
     except Overflow as overflow:
         # which array did not fit, so that only its bound is widened
         owners = [index for index, share in enumerate(shares) for _ in share]
-        return {"overflow": [owners[overflow.array]]}
+        place = owners[overflow.array]
+        standing.meter.misfit(charges[place][0] + pack({"layout": message["layout"]}))  # which holds the bound
+        return {"overflow": [place]}
     standing.meter.charge(dict(charges))  # nothing was refused, and nothing has left yet
     about.sites = tuple(entry["site"] for entry in message["roster"])
     return reply
@@ -207,7 +210,9 @@ def _check_mode(standing: Standing, mode: str, statistics: tuple[str, ...]) -> N
         raise SumRefused("mode", "this sum does not go on without a site that drops out; ask it of the whole roster")
 
 
-def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, Any], about: About) -> Any:
+def _share(
+    standing: Standing, item: Mapping[str, Any], message: Mapping[str, Any], about: About, question: bytes
+) -> Any:
     statistic: Statistic = registry.find(item["statistic"])
     standing.guard.admit(statistic.name, item["view"], standing.context)
     if standing.study.privacy.dp is not None:
@@ -221,7 +226,16 @@ def _share(standing: Standing, item: Mapping[str, Any], message: Mapping[str, An
     rows = views.build(item["view"], standing.context)
     standing.guard.question(statistic.name, item["view"], item["parameters"], rows)
     about.squares(disclosure.width(statistic.name, item["parameters"], rows), item["view"]["rows"].get("patients"))
-    share = statistic.local(rows, **item["parameters"])
+    try:
+        share = statistic.local(rows, **item["parameters"])
+        if not all(np.isfinite(field).all() for field in share):
+            raise SumRefused(
+                statistic.name,
+                "a number is not finite; nothing was sent. Look for missing values in the prepared table",
+            )
+    except Exception:  # of patients or parameters, whichever: that there is no answer is told
+        standing.meter.misfit(question)
+        raise
     standing.guard.cells(statistic.name, share)
     return share
 

@@ -13,6 +13,8 @@ from cohortium.common.locked_database import LockedDatabase
 
 FILE = "released.sqlite"
 RULE = "released_numbers"
+MISFITS = 32
+"""Questions of a study without an answer at a site, after which it answers no sum of it. Honest runs have few."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS released (study TEXT, question BLOB, numbers INTEGER, PRIMARY KEY (study, question))
 """
@@ -31,7 +33,8 @@ class Meter:
     """
 
     def __init__(self, workspace: Path, study: str, limit: int | None) -> None:
-        self._database = LockedDatabase(workspace / FILE, _SCHEMA)
+        self._path = workspace / FILE
+        self._database = LockedDatabase(self._path, _SCHEMA)
         self._study = study
         self.limit = limit
 
@@ -75,6 +78,31 @@ class Meter:
                 raise self._full(spent, sum(fresh.values()))
             rows = [(self._study, digest, numbers) for digest, numbers in fresh.items()]
             database.executemany("INSERT INTO released VALUES (?, ?, ?)", rows)
+
+    def misfit(self, question: bytes) -> None:
+        """Count a question whose answer is too large for its sum, or no number; on disk when this returns.
+
+        That is told of this site alone: with a scale or a bound chosen anew each time, it is a search for a value.
+        """
+        with self._database.transaction() as database:
+            database.execute("INSERT OR IGNORE INTO released VALUES (?, ?, 0)", (self._misfits, question))
+
+    def check_misfits(self) -> None:
+        """Refuse a study of which `MISFITS` questions had no answer; `SumRefused`."""
+        if not self._path.exists():
+            return
+        count = "SELECT count(*) FROM released WHERE study = ?"
+        with self._database.transaction() as database:
+            if database.execute(count, (self._misfits,)).fetchone()[0] >= MISFITS:
+                raise SumRefused(
+                    "misfits",
+                    f"{MISFITS} questions of this study had an answer here that is too large or no number, and every "
+                    "such refusal tells something of this site alone; agree on a study whose columns fit its sums",
+                )
+
+    @property
+    def _misfits(self) -> str:
+        return f"misfits of {self._study}"
 
     def _spent(self, database: sqlite3.Connection) -> int:
         return database.execute(

@@ -127,8 +127,11 @@ NOTHING = "nothing can be made of this request; the reason is in the site's own 
         ({"view": VIEW | {"blocks": [{"terms": ["salary"]}]}}, NOTHING),
         ({"view": VIEW | {"blocks": [{"model": "../../../sites/north/ledger.jsonl"}]}}, "does not have it"),
         ({"view": VIEW | {"blocks": [{"model": "." + "/" * 41 + "../../../ledger.jsonl"}]}}, "does not have it"),
-        ({"view": VIEW | {"rows": {"part": "train", "where": ["age", 60.0]}}}, "the study names no such subgroup"),
-        ({"view": VIEW | {"rows": {"part": "train", "where": "age"}}}, NOTHING),
+        (
+            {"view": VIEW | {"kind": "scored", "rows": {"part": "train", "where": ["age", 60.0]}}},
+            "the study names no such subgroup",
+        ),
+        ({"view": VIEW | {"kind": "scored", "rows": {"part": "train", "where": "age"}}}, NOTHING),
         ({"view": VIEW | {"rows": {"part": "train", "without": ["x"]}}}, "leave out what is no fold"),
         ({"parameters": {}}, NOTHING),
         ({"parameters": {"centre": "x", "power": 1}}, NOTHING),
