@@ -24,6 +24,7 @@ import recompute_bootstrap as bootstrap
 import recompute_explained as explained
 import recompute_groups as groups
 import recompute_numbers as numbers
+import recompute_refit as refit
 import recompute_repeats as repeats
 import recompute_scores as scores
 import recompute_times as times
@@ -55,6 +56,7 @@ def check(out):
             check_heterogeneity(run, table, model, cohort, endpoint, patients, figures)
         repeats.check(run, table, model, published)
         explained.check(run, out, table, model, published)
+        refit.check(run, out, table, model, published)
         if "cutoff_test" in published:
             groups.check_chosen(run, table, model, published)
     for entry in run.results["comparisons"]:

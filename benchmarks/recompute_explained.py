@@ -19,20 +19,26 @@ ORDER_STATISTIC = 1e-6
 """Quantiles are found to 32 bits of their place between neighbours."""
 
 
-def training_table(out, study, endpoint):
-    """Training patients with a known outcome, their gaps filled by the pooled median, mean or mode; None if others."""
-    frames = [pd.read_parquet(path) for path in sorted(out.glob("sites/*/prepared/*/table.parquet"))]
-    frame = pd.concat(frames, ignore_index=True)
+def filled_table(out, study, endpoint):
+    """Patients with a known outcome, gaps filled by the training part's pooled median, mean or mode; None if others."""
+    paths = sorted(out.glob("sites/*/prepared/*/table.parquet"))
+    frame = pd.concat([pd.read_parquet(path).assign(site=path.parts[-4]) for path in paths], ignore_index=True)
     known = [name for name in frame if name.startswith(f"endpoint.{endpoint}")]
-    frame = frame[(frame["part"] == "train") & frame[known].notna().all(axis=1)].reset_index(drop=True)
+    frame = frame[frame[known].notna().all(axis=1)].reset_index(drop=True)
     fills = {"median": pd.Series.median, "mean": pd.Series.mean, "mode": lambda x: x.mode()[0]}
     for variable in study["variable"]:
         name, rule = variable["name"], variable.get("missing", "refuse")
         if name in frame and frame[name].isna().any():
             if rule not in fills:
                 return None
-            frame[name] = frame[name].fillna(fills[rule](frame[name]))
+            frame[name] = frame[name].fillna(fills[rule](frame.loc[frame["part"] == "train", name]))
     return frame
+
+
+def training_table(out, study, endpoint):
+    """Training patients of `filled_table`."""
+    frame = filled_table(out, study, endpoint)
+    return None if frame is None else frame[frame["part"] == "train"].reset_index(drop=True)
 
 
 def check(run, out, table, model, published):
@@ -41,7 +47,8 @@ def check(run, out, table, model, published):
     if not explained or "harmonise" in run.study:
         return
     frame = training_table(out, run.study, published["endpoint"])
-    levels = {v["name"]: [str(x) for x in v["levels"]] for v in run.study["variable"] if v["kind"] == "categorical"}
+    named = [v for v in run.study["variable"] if v.get("levels") not in (None, [], [0, 1])]
+    levels = {v["name"]: [str(x) for x in v["levels"]] for v in named}
     parts = None if frame is None else _contributions(frame, terms, levels)
     if not parts:  # nor of scores that no coefficients give
         return

@@ -75,7 +75,7 @@ def _spline(logits, knots):
 def check_updating(table, figures, where, y, score):
     """Likelihoods of the score as it is, with a new intercept, and with both.
 
-    Not those of a test that ends with a refit: they are of unrounded scores and of columns that are not among these.
+    Not those of a test that ends with a refit: they are of unrounded scores, in `recompute_refit`.
     """
     if figures.get("tests", [{}])[0].get("alternative") == "refit":
         return
@@ -83,8 +83,8 @@ def check_updating(table, figures, where, y, score):
     fits = None
     if len(set(y)) == 2:
         fits = binary.glm(y, ones, offset=logits), binary.glm(y, np.column_stack([ones, logits]))
-    if fits is None or None in fits:
-        table.compare("updating", where, figures, None)
+    if fits is None or None in fits or "undefined" in figures:
+        table.compare("updating", where, figures, None if fits is None or None in fits else fits[1].llf)
         return
     known = special.log_expit(np.where(y == 1, logits, -logits)).sum()
     values = {"none": known, "intercept": fits[0].llf, "intercept_and_slope": fits[1].llf}

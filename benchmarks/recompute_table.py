@@ -9,7 +9,7 @@ class Table:
     """Differences by kind of figure; the worst is the one that uses most of what it is allowed."""
 
     def __init__(self):
-        self.rows, self.withheld, self.undefined = {}, 0, 0
+        self.rows, self.withheld, self.undefined, self.unseen = {}, 0, 0, 0
 
     def compare(self, kind, where, ours, reference, allowed=EXACT):
         """Hold one figure, or list of figures, against its reference."""
@@ -44,7 +44,8 @@ class Table:
             verdict = "pass" if row["share"] <= 1 else "FAIL"
             count, difference, allowed = row["count"], row["difference"], row["allowed"]
             print(f"{kind:34} {count:8d} {difference:11.2e} {allowed:9.1e}  {verdict}  {row['where']}")
-        print(f"{self.withheld} figures withheld, {self.undefined} undefined on both sides")
+        unseen = f", {self.unseen} of columns that are not in the tables" if self.unseen else ""
+        print(f"{self.withheld} figures withheld, {self.undefined} undefined on both sides{unseen}")
         return all(row["share"] <= 1 for row in self.rows.values())
 
 
