@@ -8,9 +8,8 @@ recalibration's Newton sums; patients are not asked again.
 
 from typing import Any
 
-from scipy import stats
-
 from cohortium.strategies.calibration import Updating
+from cohortium.strategies.likelihood import ratio_test
 
 LEVEL = 0.05
 
@@ -44,5 +43,4 @@ def closed_test(of: Updating, level: float = LEVEL) -> dict[str, Any]:
 
 
 def _test(null: str, alternative: str, smaller: float, larger: float, df: int) -> dict[str, Any]:
-    chi2 = max(0.0, 2 * (larger - smaller))  # equal fits differ by a sum's rounding
-    return {"null": null, "alternative": alternative, "chi2": chi2, "df": df, "p": float(stats.chi2.sf(chi2, df))}
+    return {"null": null, "alternative": alternative, **ratio_test(larger, smaller, df).plain()}
