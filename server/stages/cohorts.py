@@ -83,13 +83,16 @@ def with_scores(
     kept: dict[str, CohortSpec] = {}
     withheld: dict[str, dict[str, Any]] = {}
     for name, spec in specs.items():
-        whys = {model.name: fitted[model.name].unscored(study, spec.of) for model in spec.models}
-        missing = {model: {"withheld": why} for model, why in whys.items() if why}
-        if missing:
-            withheld[name] = missing
-        if models := tuple(model for model in spec.models if model.name not in missing):
+        whys = {model.name: _unscored(study, fitted[model.name], spec) for model in spec.models}
+        withheld[name] = {model: {"withheld": why} for model, why in whys.items() if why}
+        if models := tuple(model for model in spec.models if model.name not in withheld[name]):
             kept[name] = replace(spec, models=models)
-    return kept, withheld
+    return kept, {name: models for name, models in withheld.items() if models}
+
+
+def _unscored(study: Study, model: FittedModel, spec: CohortSpec) -> str | None:
+    unfitted = model.unfitted.get(spec.without)
+    return unfitted.why if unfitted else model.unscored(study, spec.of)
 
 
 def finished_at(study: Study, specs: Mapping[str, CohortSpec], site: str) -> dict[str, CohortSpec]:

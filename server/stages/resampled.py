@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from cohortium.common.study import Study
-from cohortium.server.stages.fitted import FittedModel
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, study_settings
 from cohortium.strategies.validation_settings import Figure
 from cohortium.strategies.view_patients import fold_numbers, further_repeats
@@ -41,25 +40,6 @@ def resampled_cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str
         numbers = range(fold_numbers(study, study.split.repeats).start)
         found |= {f"without {number}": replace(base, without=(number,)) for number in numbers}
     return found
-
-
-def with_fits(
-    study: Study, specs: Mapping[str, CohortSpec], fitted: Mapping[str, FittedModel]
-) -> tuple[dict[str, CohortSpec], dict[str, dict[str, Any]]]:
-    """Cohorts with the models whose fits are there, and why the others are not, by cohort and model."""
-    kept: dict[str, CohortSpec] = {}
-    missing: dict[str, dict[str, Any]] = {}
-    for name, spec in specs.items():
-        whys = {m.name: _unmade(fitted[m.name], study, spec) for m in spec.models}
-        missing[name] = {model: {"withheld": why} for model, why in whys.items() if why}
-        if models := tuple(model for model in spec.models if model.name not in missing[name]):
-            kept[name] = replace(spec, models=models)
-    return kept, missing
-
-
-def _unmade(model: FittedModel, study: Study, spec: CohortSpec) -> str | None:
-    unfitted = model.unfitted.get(spec.without)
-    return unfitted.why if unfitted else model.unscored(study, spec.of)
 
 
 def resampled_figures(

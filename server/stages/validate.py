@@ -17,7 +17,7 @@ from cohortium.server.site_calls import SiteCalls
 from cohortium.server.stages.cohorts import cohorts, finished_at, is_refitted, with_scores
 from cohortium.server.stages.explain import explain
 from cohortium.server.stages.fitted import Fit, FittedModel
-from cohortium.server.stages.resampled import resampled_cohorts, resampled_figures, with_fits
+from cohortium.server.stages.resampled import resampled_cohorts, resampled_figures
 from cohortium.strategies import cutoff, max_log_rank, validation
 from cohortium.strategies.cohort_figures import CohortSpec, ScoredModel, cohort_figures, time_step
 from cohortium.strategies.time_dependent import evaluation_cells
@@ -47,7 +47,8 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
     specs, missing = with_scores(study, cohorts(study, models), fitted)
     shared = {name: spec for name, spec in specs.items() if study.hides_its_sites(spec.part)}
     alone = {site: mine for site in study.sites if (mine := finished_at(study, specs, site))}
-    again, unmade = with_fits(study, resampled_cohorts(study, models), fitted)
+    drawn = resampled_cohorts(study, models)
+    again, unmade = with_scores(study, drawn, fitted)
     with federation.progress.stage("validate", total=len(shared) + len(again) + sum(map(len, alone.values()))) as step:
 
         def run(spec: CohortSpec) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -61,27 +62,35 @@ def validate(federation: StudyFederation, calls: SiteCalls, fitted: Mapping[str,
         for name, spec in shared.items():
             _add(result, name, study.sites_of(spec.part), *found[name])
         for site, mine in alone.items():
-            unshared = {spec.part for spec in mine.values() if not study.hides_its_sites(spec.part)}
-            asked = {name: spec.plain() for name, spec in mine.items()}
-            answered = calls.figures(site, {"cohorts": asked, "table_one": sorted(unshared)})
-            for entry in answered["figures"]["table_one"]:
-                held = study.sites_of(entry["cohort"])
-                result.table_one.append(
-                    entry if len(held) == 1 else {**entry, "cohort": f"{entry['cohort']}/site:{site}"}
-                )
-            for name in mine:
-                _add(result, name, (site,), *answered["figures"]["cohorts"][name])
-                step.advance()
+            _ask_site(result, study, calls, site, mine)
+            step.advance(len(mine))
+    _withhold(result, study, missing)
+    more = {name: {**(found[name][0] if name in again else {}), **unmade.get(name, {})} for name in drawn}
+    result.resampled = resampled_figures(study, result.cohorts, more)
+    result.explanations = explain(federation, fitted)
+    return result
+
+
+def _ask_site(result: Validated, study: Study, calls: SiteCalls, site: str, specs: Mapping[str, CohortSpec]) -> None:
+    """Add the finished figures of the cohorts that a site validates by itself, and its Table 1 of them."""
+    unshared = {spec.part for spec in specs.values() if not study.hides_its_sites(spec.part)}
+    asked = {name: spec.plain() for name, spec in specs.items()}
+    answered = calls.figures(site, {"cohorts": asked, "table_one": sorted(unshared)})["figures"]
+    for entry in answered["table_one"]:
+        held = study.sites_of(entry["cohort"])
+        result.table_one.append(entry if len(held) == 1 else {**entry, "cohort": f"{entry['cohort']}/site:{site}"})
+    for name in specs:
+        _add(result, name, (site,), *answered["cohorts"][name])
+
+
+def _withhold(result: Validated, study: Study, missing: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say of models without scores of the training patients why there are no figures, at single sites neither."""
+    sites = study.sites_of("train")
     for name, withheld in missing.items():
-        sites = study.sites_of("train")
         of_sites = [f"{name}/site:{site}" for site in sites if study.validation.by_site and "/" not in name]
         for cohort in (name, *of_sites):
             result.cohorts.setdefault(cohort, {}).update(withheld)
             result.held_by.setdefault(cohort, (cohort.rpartition(":")[2],) if cohort in of_sites else sites)
-    more = {name: {**found[name][0], **unmade[name]} if name in again else unmade[name] for name in unmade}
-    result.resampled = resampled_figures(study, result.cohorts, more)
-    result.explanations = explain(federation, fitted)
-    return result
 
 
 def _add(
