@@ -78,7 +78,9 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         _columns(study, statistic, view, parameters, rows)
     if statistic in ("shapley.values", "permutation.replaced"):
         patients = _public_number(statistic, view, len(rows.x))
-        if np.shape(parameters.get("orders"))[-1:] > (MOST_VARIABLES,):  # the more, the fewer patients are explained
+        if np.shape(parameters.get("orders", ()))[-1:] > (
+            MOST_VARIABLES,
+        ):  # the more, the fewer patients are explained
             raise SumRefused(statistic, f"contributions of more than {MOST_VARIABLES} variables; no model has so many")
         classifiers.check_explained(study, statistic, view, parameters, patients)
     if statistic in CELLS and study.privacy.score_resolution == "binned":
