@@ -4,8 +4,8 @@
 
 A case is a CT of 9 million voxels with a liver (2.1 million voxels) and a tumour (40,000), 1 mm, bins of 25 HU,
 Original + Wavelet + five LoG: 2,632 features. Every core prepares one case with ours, then one with pyradiomics' own
-extractor. Printed: seconds, their ratio, how far values are apart, and the ratio of a repeat run that finds the case
-finished.
+extractor. Then one case alone, as `--jobs 1` and `--jobs CORES` prepare it. Printed: seconds, their ratio, how far
+values are apart, and the ratio of a repeat run that finds the case finished.
 """
 
 import argparse
@@ -18,11 +18,16 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import SimpleITK as sitk
 from scipy import ndimage
 
-from cohortium.client.imaging.case import CaseFiles, Recipe, case_key, measure
-from cohortium.client.imaging.store import Store
+from cohortium.client.imaging.case import CaseFiles, case_key, measure
+from cohortium.client.imaging.dispatch import measure_cases
+from cohortium.client.imaging.recipe import Recipe
+from cohortium.client.imaging.store import Store, finished
+from cohortium.client.imaging.workers import worker_pool
+from cohortium.common.progress import NullProgress
 from cohortium.common.study_images import Image, MaskRegion, RadiomicsFeatures
 from cohortium.sites.site_file import MaskFile
 
@@ -80,6 +85,19 @@ def again(files: CaseFiles) -> float:
     return time.perf_counter() - start
 
 
+def alone(files: CaseFiles, jobs: int) -> tuple[float, float, np.ndarray]:
+    """Seconds, processor seconds of the busiest process, and features of one case by so many processes."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    store = Store(files.images["ct"].parent / f"alone{jobs}")
+    start, before = time.perf_counter(), time.process_time()
+    before_us = set(psutil.Process().children())
+    with worker_pool(jobs) as pool, NullProgress().stage("case", total=1) as step:
+        [done] = measure_cases([files], RECIPE, store, pool, step)
+        workers = set(psutil.Process().children()) - before_us
+        busy = [time.process_time() - before, *(sum(worker.cpu_times()[:2]) for worker in workers)]
+    return time.perf_counter() - start, max(busy), finished(store, done.found)["values"]
+
+
 def plain(files: CaseFiles) -> tuple[float, dict[str, float]]:
     """Processor seconds and features of pyradiomics' own extractor."""
     from radiomics.featureextractor import RadiomicsFeatureExtractor
@@ -135,6 +153,10 @@ def main() -> None:
         result["speed_up_processor"] = result["plain_processor_seconds"] / result["ours_processor_seconds"]
         result["repeat_seconds"] = max(repeat)
         result["repeat_speed_up"] = walls["ours"] / max(repeat)
+        one, many = alone(cases[0], 1), alone(cases[0], options.cores)
+        assert np.array_equal(one[2], many[2], equal_nan=True)
+        result |= {"alone_seconds": one[0], f"alone_seconds_{options.cores}_jobs": many[0]}
+        result |= {"alone_speed_up": one[0] / many[0], "alone_speed_up_processor": one[1] / many[1]}
         assert found["ours"][0][1].keys() == found["plain"][0][1].keys()
         for kind, difference in apart(found["ours"][0][1], found["plain"][0][1]).items():
             result[f"largest_relative_difference_{kind}"] = difference

@@ -23,16 +23,16 @@ LARGE = 3_000_000
 
 
 class Part(NamedTuple):
-    """A filter of a region for a radiomics set."""
+    """A filter of a region for a radiomics set, or all of them of a small region beside a large one."""
 
     number: int  # among those of the case
     look: int
     name: str
-    only: radiomics.Pass
+    only: list[radiomics.Pass] | None
 
 
 def begin(files: CaseFiles, recipe: Recipe, store: Store, key: str, *, large: int = LARGE) -> list[Part]:
-    """Measure a case and keep it, but for its large regions: parts for `measure_part`, and then `finish`.
+    """Measure a case and keep it; from its first large region on, what is left: for `measure_part`, then `finish`.
 
     Parts that were finished before are not given again.
 
@@ -49,12 +49,14 @@ def begin(files: CaseFiles, recipe: Recipe, store: Store, key: str, *, large: in
         pictures |= pictures_of(look, recipe)
         first = len(parts)
         for name, settings in recipe.radiomics_on(look.image, look.region).items():
-            if _work(look, settings) < large:
+            if _work(look, settings) >= large:
+                # Eight images of wavelets take longest: they come first, so that no process ends with them alone
+                passes = sorted(radiomics.passes(settings), key=lambda one: one[0] != "Wavelet")
+                parts += [Part(n, number, name, [one]) for n, one in enumerate(passes, start=len(parts))]
+            elif parts:
+                parts.append(Part(len(parts), number, name, None))
+            else:
                 values |= values_of(look, recipe, name)
-                continue
-            # Eight images of wavelets take longest: they come first, so that no process ends with them alone
-            passes = sorted(radiomics.passes(settings), key=lambda one: one[0] != "Wavelet")
-            parts += [Part(n, number, name, one) for n, one in enumerate(passes, start=len(parts))]
         if missing := [part for part in parts[first:] if store.get(_part(key, part.number)) is None]:
             store.put(_look(key, number), _packed(look))
             left += missing
@@ -75,7 +77,7 @@ def measure_part(part: Part, recipe: Recipe, store: Store, key: str) -> None:
         The region cannot be measured.
     """
     look = _unpacked(finished(store, _look(key, part.look)))
-    store.put(_part(key, part.number), {"values": values_of(look, recipe, part.name, only=[part.only])})
+    store.put(_part(key, part.number), {"values": values_of(look, recipe, part.name, only=part.only)})
 
 
 def finish(recipe: Recipe, store: Store, key: str) -> None:
