@@ -12,8 +12,8 @@ import numpy as np
 
 from cohortium.common.errors import SumRefused, Undefined
 from cohortium.server.federation import StudyFederation
-from cohortium.server.stages.columns import Column
 from cohortium.server.stages.fitted import FittedModel
+from cohortium.server.stages.marginals import Marginals, is_level
 from cohortium.strategies import explanation, nomogram, permutation, quantiles, score_bins, shapley
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.validation_settings import undefined
@@ -51,6 +51,7 @@ class _Explained:
         columns = self.fit.columns.columns
         self.variables = list(dict.fromkeys(column.variable for column in columns))
         self.group = np.array([self.variables.index(column.variable) for column in columns], dtype=np.int64)
+        self.level = np.array([is_level(self.study, column) for column in columns], dtype=bool)
         self.rows = {"part": "train", "endpoint": self.study.model[name].endpoint}
 
     def figures(self, asked: tuple[str, ...]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class _Explained:
             ]
         if {"nomogram", "permutation"} & set(asked):
             try:
-                marginal = self._marginal(wanted)
+                marginal = self._quantiles(wanted)
                 if "permutation" in asked:
                     found["permutation"] = self._permutation(beta, sums.total / max(patients, 1), marginal[:, 2:])
                 if "nomogram" in asked:
@@ -100,14 +101,14 @@ class _Explained:
             # the background is published with the model: as the axes of a nomogram, it ends before single patients
             ends = nomogram.percentiles(patients, self.study.privacy.minimum_count)
             part = permutation.halvings(patients, len(self.variables))
-            first: list[Callable[[], Any]] = [lambda: self._marginal(np.clip(SHARES, *ends).tolist())]
+            first: list[Callable[[], Any]] = [lambda: self._quantiles(np.clip(SHARES, *ends).tolist())]
             if "permutation" in asked:
                 first.append(lambda: self._edges(per_bin=score_bins.PER_BIN << part))
             marginal, *edges = self.federation.together(first)
         except SumRefused as refusal:
             return {key: {"withheld": str(refusal)} for key in asked}
-        mean = sums.total / max(patients, 1)
-        marginals = [self._with_gaps(v, mean, marginal) for v in range(len(self.variables))]
+        known = self._marginals(sums.total / max(patients, 1), marginal)
+        marginals = [known.whole(v) for v in range(len(self.variables))]
         tasks: dict[str, Callable[[], dict[str, Any]]] = {
             "shap": lambda: self._sampled(marginals, patients),
             "permutation": lambda: self._drawn_anew(marginals, patients, edges[0]),
@@ -163,26 +164,24 @@ class _Explained:
             {"kind": "matrix", "rows": self.rows, "group": self.rows["endpoint"], **recipe, **raw}
         )
 
-    def _marginal(self, shares: list[float]) -> Array:
+    def _quantiles(self, shares: list[float]) -> Array:
         """Quantiles of the filled columns that are measured, raw, (p, shares); zeros for those of 0 and 1."""
-        columns = len(self.group)
+        columns, measured = len(self.group), ~self.level
         values = np.zeros((columns, len(shares)))
-        measured = np.array([not self._is_level(column) for column in self.fit.columns.columns])
         if measured.any():
             raw = self._design(centre=np.zeros(columns), scale=np.ones(columns))
             values[measured] = quantiles.fit(raw, shares)[measured]
         return values
 
-    def _is_level(self, column: Column) -> bool:
-        """Whether a column is 0 or 1: a level, a binary variable, or which values are missing."""
-        variable = self.study.variables.get(column.variable)
-        return variable is not None and (variable.kind != "continuous" or column.name.endswith(":missing"))
+    def _marginals(self, mean: Array, values: Array) -> Marginals:
+        return Marginals(columns=self.fit.columns, group=self.group, level=self.level, mean=mean, quantiles=values)
 
     def _permutation(self, beta: Array, mean: Array, marginal: Array) -> Any:
         if self.study.endpoint_of(self.name).kind != "binary":
             return undefined("permutation importance is the fall of an AUC, of binary models")
         edges = self._edges()
-        replacements = [self._replacement(v, mean, marginal) for v in range(len(self.variables))]
+        marginals = self._marginals(mean, marginal)
+        replacements = [marginals.measured(v) for v in range(len(self.variables))]
         try:
             auc, falls = explanation.permutation_importance(self._design(), beta, edges, replacements)
         except Undefined as why:
@@ -200,45 +199,6 @@ class _Explained:
         resolution = self.study.privacy.score_resolution
         return score_bins.edges(view, 1, scale="probability", resolution=resolution, per_bin=per_bin)[0]
 
-    def _replacement(self, variable: int, mean: Array, marginal: Array) -> explanation.Replacement:
-        """Values and weights of a variable's marginal, on the standardised scale."""
-        at = np.flatnonzero(self.group == variable)
-        columns = [self.fit.columns.columns[i] for i in at]
-        if not all(self._is_level(column) for column in columns):
-            # of a measured variable with a column of missing values, that column is left as it is
-            measured = [i for i, column in zip(at, columns, strict=True) if not self._is_level(column)]
-            weights = np.full(marginal.shape[1], 1 / marginal.shape[1])
-            centre, scale = self.fit.columns.centre[measured], self.fit.columns.scale[measured]
-            return {
-                "columns": np.array(measured),
-                "values": (marginal[measured].T - centre) / scale,
-                "weights": weights,
-            }
-        centre, scale = self.fit.columns.centre[at], self.fit.columns.scale[at]
-        share = np.clip(mean[at] * scale + centre, 0, 1)
-        levels = (np.vstack([np.zeros(len(at)), np.eye(len(at))]) - centre) / scale
-        return {"columns": at, "values": levels, "weights": np.array([max(0.0, 1 - share.sum()), *share])}
-
-    def _with_gaps(self, variable: int, mean: Array, marginal: Array) -> explanation.Replacement:
-        """As `_replacement`, and a column that says what is missing goes with what fills the gap."""
-        found = self._replacement(variable, mean, marginal)
-        at = np.flatnonzero(self.group == variable)
-        if len(found["columns"]) == len(at):
-            return found
-        columns = self.fit.columns.take(at)
-        absent = int(np.flatnonzero([self._is_level(column) for column in columns.columns])[0])
-        share = float(np.clip(mean[at[absent]] * columns.scale[absent] + columns.centre[absent], 0, 1))
-        filled, known = (columns.fill - columns.centre) / columns.scale, found["values"]
-        values = np.tile(filled, (len(known) + 1, 1))
-        values[:-1, np.arange(len(at)) != absent] = known
-        values[:, absent] = (np.append(np.zeros(len(known)), 1) - columns.centre[absent]) / columns.scale[absent]
-        # the marginal is that of filled values: those nearest to the filling make way for the patients it stands for
-        order = np.argsort(np.abs(known[:, 0] - np.delete(filled, absent)[0]), kind="stable")
-        weights = found["weights"].copy()
-        before = np.cumsum(weights[order]) - weights[order]
-        weights[order] -= np.clip(share - before, 0, weights[order])
-        return {"columns": at, "values": values, "weights": np.append(weights, share)}
-
     def _nomogram(self, beta: Array, ends: Array, shares: tuple[float, float]) -> Any:
         if len(self.variables) > nomogram.MOST_AXES:
             many = f"{len(self.variables)} variables are too many for a nomogram"
@@ -247,7 +207,7 @@ class _Explained:
         slope = beta[1:] / columns.scale
         axes: dict[str, list[tuple[Any, float]]] = {}
         for i, column in enumerate(columns.columns):
-            if not self._is_level(column):
+            if not self.level[i]:
                 axes[column.name] = [(float(value), float(value * slope[i])) for value in ends[i]]
             elif "=" in column.name:
                 axes.setdefault(column.variable, [(self._reference(column.variable), 0.0)])
