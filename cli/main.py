@@ -4,6 +4,7 @@ Commands are a table of names; a command's module is imported when it is called,
 at once. Each is a plain function with typer annotations in the file that the table names.
 """
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -140,10 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        # A full disk is met while a file is written, when its name is not known any more
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         remedy = f"check the path, its rights and the free space{hint}"
-        click.echo(f"error: {error.filename}: {error.strerror}; {remedy}", err=True)
+        click.echo(f"error: {error.filename or 'writing a file'}: {error.strerror}; {remedy}", err=True)
         return EXIT_ERROR
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted{hint}", err=True)

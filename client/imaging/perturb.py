@@ -70,7 +70,7 @@ def adapted(inside: Mask, distance: NDArray[np.float64], share: float, random: n
     inside, distance : (z, y, x)
         The contour, and how far from it a voxel lies, negative inside.
     """
-    voxels = max(round(int(inside.sum()) * (1 + share)), 1)
+    voxels = min(max(round(int(inside.sum()) * (1 + share)), 1), inside.size)  # no farther than the image
     edge = np.partition(distance, voxels - 1, axis=None)[voxels - 1]
     found = distance < edge
     equal = random.permutation(np.flatnonzero(distance == edge))

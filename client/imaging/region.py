@@ -37,7 +37,7 @@ def check_extent(region: sitk.Image) -> None:
     """
     inside = sitk.GetArrayViewFromImage(region) != 0
     if not inside.any():
-        raise CaseError("region vanishes at the study's spacing")
+        raise CaseError("region vanishes at the study's spacing", "no voxel of the image's is left of it")
     extent = [side.stop - side.start for side in bounding_box(inside)]
     if sum(n > 1 for n in extent) < 2:
         raise CaseError("region is smaller than a plane of voxels", f"{' x '.join(map(str, extent))} voxels")

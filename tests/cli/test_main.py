@@ -1,5 +1,6 @@
 """The command line: quick to answer, light to import, and one clean message for what a user can act on."""
 
+import errno
 import subprocess
 import sys
 
@@ -65,3 +66,12 @@ def test_an_interrupt_hints_at_resume(capsys, monkeypatch):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("cohortium ")
+
+
+def test_a_disk_that_is_full_is_one_message(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")  # no file is named when it is met in writing
+
+    monkeypatch.setattr("cohortium.cli.main.root", lambda: type("Root", (), {"main": lambda *_, **__: full()})())
+    assert main(["features"]) == 2
+    assert "No space left on device; check the path, its rights and the free space" in capsys.readouterr().err

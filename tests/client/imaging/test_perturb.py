@@ -105,6 +105,7 @@ def test_contours_stay_near_and_are_the_same_again(crop):
         ((1, 40, 44), (1.0, 1.5, 5.0), {"radius_mm": 11.0}),  # one slice
         ((20, 30, 34), SPACING_MM, {"radius_mm": 12.0, "centre": (2, 3, 4)}),  # at the border of the image
         ((8, 8, 8), (2.0, 2.0, 2.0), {"radius_mm": 4.0}),  # less than a supervoxel
+        ((9, 10, 11), (2.0, 2.0, 2.0), {"radius_mm": 50.0}),  # all of the image
     ],
 )
 def test_thin_cut_off_and_tiny_regions(shape, spacing, of_ball):
