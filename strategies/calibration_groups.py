@@ -13,6 +13,7 @@ from scipy import stats
 from cohortium.common.errors import Undefined
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.score_bins import GRID
+from cohortium.strategies.wald import interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,5 +88,5 @@ def observed_to_expected(of: Groups) -> tuple[float, tuple[float, float]]:
     if not 0 < events < n or expected == 0:
         raise Undefined("a ratio of observed to expected events needs patients with and without the outcome")
     ratio, error = float(events / expected), float(np.sqrt((1 - events / n) / events))
-    half = float(stats.norm.ppf(0.975)) * error
-    return ratio, (ratio * float(np.exp(-half)), ratio * float(np.exp(half)))
+    low, high = interval(0.0, error)
+    return ratio, (ratio * float(np.exp(low)), ratio * float(np.exp(high)))

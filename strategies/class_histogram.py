@@ -8,11 +8,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from cohortium.common.errors import SumRefused, Undefined
 from cohortium.common.federation import statistic
 from cohortium.strategies.rows import Counts, Scored
+from cohortium.strategies.wald import interval
 
 CELLS = 20
 MOST_CELLS = 100
@@ -73,6 +73,6 @@ def noised_auc(counts: Counts, sigma: float, level: float = 0.95) -> tuple[float
     distance = (placement - estimate) ** 2
     drawn = (counts * distance).sum(1) / (n - 1) / n  # DeLong: which patients there are
     noise = sigma**2 * distance.sum(1) / n**2  # delta method: d AUC / d count = (placement - AUC) / n
-    half = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(max(0.0, drawn.sum()) + noise.sum())
+    low, high = interval(estimate, math.sqrt(max(0.0, drawn.sum()) + noise.sum()), level)
     tied = float(np.abs(counts[0] * counts[1]).sum() / (n[0] * n[1]))
-    return min(1.0, max(0.0, estimate)), (max(0.0, estimate - half), min(1.0, estimate + half)), tied / 2
+    return min(1.0, max(0.0, estimate)), (max(0.0, low), min(1.0, high)), tied / 2

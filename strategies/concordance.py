@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from cohortium.common.errors import Undefined
 from cohortium.common.federation import DEFAULT_BOUND, Federation, statistic
 from cohortium.strategies.rows import Array, Counts, ScoredSurvival
 from cohortium.strategies.score_bins import cell, grid
 from cohortium.strategies.survival import Exits, at_risk, time_cell
+from cohortium.strategies.wald import interval
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -126,8 +126,8 @@ class Concordance:
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Normal interval, clipped to 0..1."""
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return max(0.0, self.estimate - half), min(1.0, self.estimate + half)
+        low, high = interval(self.estimate, self.standard_error, level)
+        return max(0.0, low), min(1.0, high)
 
 
 def harrell(patients: Counts, single: NDArray[np.bool_]) -> Concordance:

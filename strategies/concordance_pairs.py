@@ -17,6 +17,7 @@ from cohortium.strategies.rows import Array, Counts, ScoredSurvival
 from cohortium.strategies.score_bins import cell
 from cohortium.strategies.survival import time_cell
 from cohortium.strategies.validation_settings import Figure, undefined
+from cohortium.strategies.wald import interval
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -48,8 +49,7 @@ class Difference(NamedTuple):
     standard_error: float
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return self.estimate - half, self.estimate + half
+        return interval(self.estimate, self.standard_error, level)
 
     @property
     def z(self) -> float:

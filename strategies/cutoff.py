@@ -15,6 +15,7 @@ from cohortium.common.federation import Federation, statistic
 from cohortium.strategies import score_bins
 from cohortium.strategies.rows import Array, Counts, Scored
 from cohortium.strategies.score_bins import GRID, Scale, grid
+from cohortium.strategies.wald import interval
 
 
 def on_grid(cutoff: Array) -> Counts:
@@ -161,8 +162,8 @@ def _ratio(
     if not all((*plus, *minus)):
         return Undefined("one of the counts that it is made of is 0")
     error = float(np.sqrt(sum(1 / n for n in plus) - sum(1 / n for n in minus)))
-    half = float(stats.norm.ppf(0.975)) * error
-    return over / under, (over / under * float(np.exp(-half)), over / under * float(np.exp(half)))
+    low, high = interval(0.0, error)
+    return over / under, (over / under * float(np.exp(low)), over / under * float(np.exp(high)))
 
 
 def wilson(of: int, among: int, level: float = 0.95) -> tuple[float, float]:

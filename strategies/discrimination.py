@@ -15,6 +15,7 @@ from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.rows import Array, Counts, Scored
 from cohortium.strategies.score_bins import GRID, cell, grid, widths
+from cohortium.strategies.wald import interval
 
 # --- at each site ---------------------------------------------------------------------------------------------
 
@@ -100,8 +101,8 @@ class Auc:
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Normal interval on the AUC's own scale, clipped to 0..1."""
-        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(self.variance)
-        return max(0.0, self.estimate - float(half)), min(1.0, self.estimate + float(half))
+        low, high = interval(self.estimate, float(np.sqrt(self.variance)), level)
+        return max(0.0, low), min(1.0, high)
 
 
 def auc(patients: Counts, lower: Counts) -> Auc:
@@ -197,10 +198,9 @@ class Paired:
         variance = float(self.covariance[a, a] + self.covariance[b, b] - 2 * self.covariance[a, b])
         if variance <= 1e-14:  # a sum's rounding; a single discordant pair among 1e6 patients a class gives more
             raise Undefined("the two models rank every pair of patients alike, so their difference has no variance")
-        error = np.sqrt(variance)
-        half = float(stats.norm.ppf((1 + level) / 2) * error)
-        z = difference / float(error)
-        return difference, (difference - half, difference + half), z, float(2 * stats.norm.sf(abs(z)))
+        error = float(np.sqrt(variance))
+        z = difference / error
+        return difference, interval(difference, error, level), z, float(2 * stats.norm.sf(abs(z)))
 
 
 def paired(federation: Federation, edges: list[Counts], patients: Counts) -> Paired:

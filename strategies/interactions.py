@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from cohortium.strategies import multiplicity
+from cohortium.strategies.wald import interval
 
 FIGURES = ("auc", "calibration.slope")
 Figures = Mapping[str, Any]
@@ -76,8 +77,7 @@ def _tested(variable: str, model: str, figure: str, levels: Mapping[str, Mapping
     entry |= {"chi2": chi2, "df": df, "p": p}
     if len(known) == 2:
         difference = estimates[1] - estimates[0]
-        half = float(stats.norm.ppf(0.975)) * float(np.hypot(*errors))
-        entry |= {"difference": difference, "ci": [difference - half, difference + half]}
+        entry |= {"difference": difference, "ci": list(interval(difference, float(np.hypot(*errors))))}
     return entry
 
 

@@ -15,6 +15,7 @@ from cohortium.common.federation import statistic
 from cohortium.strategies.rows import Counts, Scored
 from cohortium.strategies.score_bins import grid
 from cohortium.strategies.validation_settings import Figure, undefined
+from cohortium.strategies.wald import interval
 
 NAMES = ("nri", "nri_continuous", "idi")
 
@@ -119,11 +120,10 @@ def _class_sizes(moved: Counts, least: int = 1) -> Counts:
 def _figure(without: float, with_event: float, error: float, null_error: float) -> dict[str, Any]:
     """A difference of class means: its parts, standard error, interval, z and p."""
     estimate = without + with_event
-    half = float(stats.norm.ppf(0.975)) * error
     figure: dict[str, Any] = {"estimate": estimate, "events": with_event, "nonevents": without}
     if error < 1e-12 or null_error < 1e-12:
         none = undefined("the two models treat every patient of a class alike, so there is no variance")
         return figure | dict.fromkeys(("se", "ci", "z", "p"), none)
     z = estimate / null_error
-    ci = [estimate - half, estimate + half]
+    ci = list(interval(estimate, error))
     return figure | {"se": error, "ci": ci, "z": z, "p": float(2 * stats.norm.sf(abs(z)))}

@@ -16,6 +16,7 @@ from cohortium.common.errors import Undefined
 from cohortium.common.federation import Federation, statistic
 from cohortium.strategies.rows import Array, Counts, ScoredCompeting, ScoredSurvival, Survival
 from cohortium.strategies.score_bins import grid
+from cohortium.strategies.wald import interval
 
 _LONGEST = 41  # bits of a cell number; 2**40 seconds are 35,000 years
 
@@ -214,8 +215,8 @@ class HazardRatio:
         return float(np.exp(self.log))
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return float(np.exp(self.log - half)), float(np.exp(self.log + half))
+        low, high = interval(self.log, self.standard_error, level)
+        return float(np.exp(low)), float(np.exp(high))
 
     @property
     def p(self) -> float:

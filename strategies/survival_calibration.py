@@ -20,6 +20,7 @@ from cohortium.common.federation import statistic
 from cohortium.strategies.rows import Array, Counts, ScoredSurvival
 from cohortium.strategies.score_bins import cell
 from cohortium.strategies.survival import at_risk, kaplan_meier
+from cohortium.strategies.wald import interval
 
 GROUPS = 10
 _LARGEST = 700.0  # exp(709) is the end of doubles; such a score predicts death or survival for certain
@@ -60,8 +61,7 @@ class Estimate:
     standard_error: float
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return self.value - half, self.value + half
+        return interval(self.value, self.standard_error, level)
 
 
 def slope(patients: Counts, score: Array) -> Estimate:

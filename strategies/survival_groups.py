@@ -20,6 +20,7 @@ from cohortium.strategies.rows import Array, Counts, ScoredSurvival
 from cohortium.strategies.score_bins import grid
 from cohortium.strategies.survival import Curve, at_risk, time_cell
 from cohortium.strategies.validation_settings import Figure, Settings, defined, undefined
+from cohortium.strategies.wald import interval
 
 GROUPS = ("low", "high")
 
@@ -88,8 +89,7 @@ class RestrictedMean:
     standard_error: float
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return self.estimate - half, self.estimate + half
+        return interval(self.estimate, self.standard_error, level)
 
 
 def restricted_mean(time: Array, events: Counts, at_risk: Counts, horizon: float) -> RestrictedMean:

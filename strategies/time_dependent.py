@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from cohortium.common.errors import Undefined
 from cohortium.strategies import concordance
 from cohortium.strategies.concordance import Concordance
 from cohortium.strategies.rows import Array, Counts
 from cohortium.strategies.survival import Exits, at_risk, kaplan_meier, time_cell
+from cohortium.strategies.wald import interval
 
 EVALUATIONS = 32
 """Times, even ones up to the last horizon, over which the Brier score is integrated."""
@@ -35,8 +35,8 @@ class Area:
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Normal interval, clipped to 0..1."""
-        half = float(stats.norm.ppf((1 + level) / 2)) * self.standard_error
-        return max(0.0, self.estimate - half), min(1.0, self.estimate + half)
+        low, high = interval(self.estimate, self.standard_error, level)
+        return max(0.0, low), min(1.0, high)
 
 
 def uno(

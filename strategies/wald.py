@@ -11,6 +11,12 @@ from scipy import stats
 from cohortium.strategies.rows import Array
 
 
+def interval(estimate: float, standard_error: float, level: float = 0.95) -> tuple[float, float]:
+    """Wald interval of one estimate."""
+    half = float(stats.norm.ppf((1 + level) / 2)) * standard_error
+    return estimate - half, estimate + half
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimates:
     """Coefficients (k,) with their covariance (k, k), the inverse of the information."""
