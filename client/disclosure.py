@@ -53,6 +53,8 @@ NUMBERS = {
     "labelled": ("linear.cross_products", "lasso.start", "lasso.terms"),
 }
 """What may be asked of rows that hold an outcome which is a number, by kind of view: no rank, no order statistic."""
+OWN_FITS = {"meta_analysis": ("aggregation", ("meta",)), "site_effects": ("site_effects", ("fixed", "random"))}
+"""Algorithms that sum functions of the sites' own fits, and the models that are fitted so: their key and its values."""
 TRAINING = ("hidden", "optimizer", "learning_rate", "local_epochs", "batch_size")
 
 
@@ -91,6 +93,7 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         _training(study, view, parameters)
     if statistic in classifiers.STATISTICS:
         classifiers.check(study, statistic, view, parameters, _public_number(statistic, view, len(rows.x)))
+    _own_fits(study, statistic, view)
     if statistic == "meta_analysis.restricted" and "tau2" not in study.opt_ins:
         raise SumRefused(statistic, "the study has no meta-analysis by REML, an opt-in of every site")
     if statistic.startswith("local_fits."):
@@ -249,6 +252,15 @@ def _public_number(statistic: str, view: Mapping[str, Any], own: int) -> int:
     if type(patients) is not int or patients < own:
         raise SumRefused(statistic, "the request must name the number of patients it is about, of all sites together")
     return patients
+
+
+def _own_fits(study: Study, statistic: str, view: Mapping[str, Any]) -> None:
+    """Functions of a site's own fit only where the study names them: at enough parameters their sums tell each one."""
+    key, values = OWN_FITS.get(statistic.partition(".")[0], ("", ()))
+    if key and not any(
+        getattr(model, key, None) in values and model.endpoint == view["endpoint"] for model in study.model.values()
+    ):
+        raise SumRefused(statistic, f"the study has no model of this endpoint with {key} = {' or '.join(values)}")
 
 
 def _local_fits(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
