@@ -60,11 +60,15 @@ def error_slack(time, event, bound):
 
 def uno_c(time, event, score, before):
     """Uno's C of events before a time by scikit-survival; None without a pair, or where an event has no weight."""
+    if not event.any():
+        return None
     known = Surv.from_arrays(event == 1, time)
     try:
         return concordance_index_ipcw(known, known, score, tau=before)[0]
-    except ValueError as why:  # the censoring curve has come down to zero, or there is no pair
-        if "censoring survival function is zero" in str(why) or isinstance(why, NoComparablePairException):
+    except NoComparablePairException:
+        return None
+    except ValueError as why:
+        if "censoring survival function is zero" in str(why):
             return None
         raise
 
