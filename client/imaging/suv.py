@@ -32,6 +32,9 @@ OF_ALL = (
 )  # fmt: skip
 """What all slices must say alike."""
 
+POSSIBLE = {"PatientWeight": (1e-3, 1e3), "RadionuclideTotalDose": (1e5, 1e11)}
+"""kg and Bq, of mice and men: what lies beyond is in another unit (g, MBq), as some scanners wrote it."""
+
 Private = tuple[int, str, int]
 
 
@@ -53,6 +56,9 @@ class Source:
             value = math.nan
         if not 0 < value < math.inf:
             self.refuse(keyword)
+        low, high = POSSIBLE.get(keyword, (0.0, math.inf))
+        if not low <= value <= high:
+            self.refuse(keyword, "has a weight or activity in another unit than DICOM's")
         return value
 
     def private(self, place: Private) -> str:

@@ -128,6 +128,7 @@ def reason(series):
 
 LACKS = "image lacks what SUV is computed from"
 NOT_TO = "image is not corrected for decay to the injection or the scan"
+UNIT = "image has a weight or activity in another unit than DICOM's"
 NO_FIT = "image has times of injection and scan that do not fit"
 
 
@@ -145,6 +146,8 @@ NO_FIT = "image has times of injection and scan that do not fit"
         ({"AcquisitionTime": "soon"}, {}, (LACKS, "0008,0032")),
         ({"RadiopharmaceuticalInformationSequence": []}, {}, (LACKS, "0054,0016")),
         ({}, {"RadionuclideTotalDose": None}, (LACKS, "0018,1074")),
+        ({}, {"RadionuclideTotalDose": 370}, (UNIT, "0018,1074")),
+        ({"PatientWeight": 70_000}, {}, (UNIT, "0010,1030")),
         ({}, {"RadionuclideHalfLife": None}, (LACKS, "0018,1075")),
         ({}, {"RadiopharmaceuticalStartTime": None}, (LACKS, "0018,1072")),
         ({}, {"RadiopharmaceuticalStartTime": "110000"}, (NO_FIT, "0018,1078")),
