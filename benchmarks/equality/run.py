@@ -55,6 +55,13 @@ NOT_SHOWN = (
     "nomogram: a linear map of coefficients to points; staging: a score that is given, nothing is fitted",
     "validation without a site: the fits and figures above, of fewer patients, as in the rows of cross-validation",
     "ComBat of a site outside training: the function of the ComBat row, with that site's own sums",
+    "counts of missing values in Table 1: sums of ones; their test is Fisher's, which has a row",
+    "screening by t-test: the p of the row of Holm; pruning by Spearman: the pruning row's rule on Spearman's row",
+    "stepwise Cox regression: the search of the stepwise rows over the fits of the Cox rows",
+    "cross-validated penalties of linear models: the search of the logistic rows over the path of the linear row",
+    "ROC, precision-recall and calibration curves: the counts behind the rows of AUC and Hosmer-Lemeshow, as points",
+    "treating all or nobody, numbers at risk: counts that the rows of net benefit and Kaplan-Meier are made of",
+    "intervals of C and of AUC over time: definitions written out once more in benchmarks/recompute.py, to 1e-9",
     "not built: random forest, optimism by refitted bootstrap, Cox LASSO with one baseline (docs/decisions 10, 12, 13)",
 )
 HEAD = ("item", "data", "sums", "rounds", "bytes a site", "largest difference", "target", "pooled reference")
