@@ -1,11 +1,13 @@
 """Studies on prepared tables made in the test: everything after `site prepare`, without images."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cohortium.common.ledger import FILE, Ledger
 from cohortium.common.roster import roster_of
 from cohortium.common.study import load_study
 from cohortium.common.table import Table
@@ -52,3 +54,10 @@ def run_on_tables(
             resume=resume,
         ),
     )
+
+
+def sums_sent(folder: Path) -> Counter[str]:
+    """How often each statistic was summed, by the ledgers of the sites below a folder."""
+    entries = [entry for ledger in folder.rglob(FILE) for entry in Ledger(ledger.parent).entries()]
+    assert entries
+    return Counter(name for entry in entries if entry["kind"] == "sum" for name in entry["statistics"])

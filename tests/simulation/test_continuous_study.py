@@ -17,7 +17,6 @@ from cohortium.client.predict.patients import in_table
 from cohortium.client.predict.saved import open_model
 from cohortium.client.predict.score import predict
 from cohortium.common.errors import NotIdentifiable, StudyError, SumRefused
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.common.table import Table
 from cohortium.server.federation import table_columns
@@ -27,6 +26,7 @@ from cohortium.sites.patients import read_patients
 from cohortium.sites.site_file import load_site
 from cohortium.strategies import views
 from cohortium.strategies.rows import Labelled
+from tests.simulation.prepared import sums_sent
 from tests.strategies.test_restricted_likelihood import restricted_maximum
 
 NOISE = [f"noise{k}" for k in range(6)]
@@ -279,12 +279,7 @@ def test_nothing_is_said_of_classes(run):
 
 def test_every_sum_was_listed(run):
     out, _, _ = run
-    study = load_study(out)
-    listed = {one.statistic for one in releases(study)}
-    for site in study.sites:
-        for line in Ledger(out / "sites" / site).entries():
-            if line["kind"] == "sum":
-                assert set(line["statistics"]) <= listed
+    assert sums_sent(out).keys() <= {one.statistic for one in releases(load_study(out))}
 
 
 @pytest.mark.parametrize("name", LINEAR)

@@ -8,13 +8,13 @@ import pytest
 import SimpleITK as sitk
 from scipy import stats
 
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.common.table import Table, perturbed
 from cohortium.server.releases import releases
 from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 from tests.client.imaging.volumes import ball, make
+from tests.simulation.prepared import sums_sent
 
 SITES, PATIENTS, CONTOURS = ("a", "b", "c"), 14, 3
 STUDY = f"""
@@ -128,11 +128,10 @@ def test_no_other_question_sees_the_contours(run):
     out, _, tables = run
     assert not any(name.startswith("perturbed.") for name in tables[0].feature_names)
     study = load_study(out)
-    sent = [line for site in SITES for line in Ledger(out / "sites" / site).entries() if line["kind"] == "sum"]
-    asked = {statistic for line in sent for statistic in line["statistics"]}
+    asked = sums_sent(out)
     assert "icc.agreement" in asked
     listed = {one.statistic: one.formula for one in releases(study)}
-    assert asked <= set(listed)
+    assert asked.keys() <= set(listed)
     assert listed["icc.agreement"] == f"{CONTOURS + 3} f"  # a sum a contour, patients, squares, squared means
 
 

@@ -16,7 +16,6 @@ from sklearn.linear_model import LinearRegression
 from cohortium.common.cohort import keyed_hash
 from cohortium.common.errors import StudyError
 from cohortium.common.federation import PooledSites
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.common.table import Table
 from cohortium.server.releases import releases
@@ -24,6 +23,7 @@ from cohortium.simulation.preview import preview
 from cohortium.simulation.simulate import simulate
 from cohortium.strategies import chained, moments
 from cohortium.strategies.rows import Matrix
+from tests.simulation.prepared import sums_sent
 
 PREDICTORS = ["age", "marker", "lactate", "noise0"]
 TABLES = """
@@ -107,10 +107,9 @@ def test_one_imputation_is_that_of_scikit_learn(single):
 
 def test_every_sum_was_listed(single):
     _, _, out = single
-    entries = [line for line in Ledger(out / "sites" / "north").entries() if line["kind"] == "sum"]
-    sent = {name for line in entries for name in line["statistics"]}
+    sent = sums_sent(out)
     assert "chained.products" in sent
-    assert sent <= {one.statistic for one in releases(load_study(out))}
+    assert sent.keys() <= {one.statistic for one in releases(load_study(out))}
 
 
 def test_a_site_can_rehearse_several(several):

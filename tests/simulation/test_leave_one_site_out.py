@@ -2,7 +2,6 @@
 
 import dataclasses
 import tomllib
-from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 from cohortium.cli.main import main
 from cohortium.client.guard import Guard
 from cohortium.common.errors import SiteError, StudyError, SumRefused
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study, parse_study
 from cohortium.common.table import Table
 from cohortium.server.releases import releases
@@ -26,7 +24,7 @@ from cohortium.sites.approvals import approve_study
 from cohortium.strategies import views
 from cohortium.strategies.rows import Scored
 from cohortium.strategies.view_patients import left_out_number
-from tests.simulation.prepared import run_on_tables
+from tests.simulation.prepared import run_on_tables, sums_sent
 
 STUDY = """
 [study]
@@ -167,9 +165,8 @@ def test_every_sum_was_listed(run, capsys):
     _, _, place = run
     study = load_study(place)
     listed = {one.statistic for one in releases(study)}
-    lines = [line for line in Ledger(place / "sites" / "east").entries() if line["kind"] == "sum"]
-    sent = {statistic for line in lines for statistic in line["statistics"]}
-    assert {"heterogeneity.able", "heterogeneity.sums"} <= sent <= listed
+    sent = sums_sent(place)
+    assert {"heterogeneity.able", "heterogeneity.sums"} <= sent.keys() <= listed
     assert main(["study", "releases", str(place / "study.toml")]) == 0
     page = capsys.readouterr().out
     assert "The study has by_site" in page
@@ -188,8 +185,7 @@ def test_a_site_previews_the_sums_that_really_leave(run):
     _, tables, place = run
     study, site = load_study(place), "east"
     found = {entry.statistic: entry for entry in preview(study, tables[site], ("*",)).sums}
-    lines = [line for line in Ledger(place / "sites" / site).entries() if line["kind"] == "sum"]
-    sent = Counter(statistic for line in lines for statistic in line["statistics"])
+    sent = sums_sent(place / "sites" / site)
     assert set(found) == set(sent)
     assert found["heterogeneity.sums"].times == sent["heterogeneity.sums"]
     assert found["heterogeneity.sums"].numbers > 0

@@ -10,10 +10,10 @@ from statsmodels.duration.survfunc import survdiff
 
 from cohortium.cli.main import main
 from cohortium.common.errors import StudyError
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.server.releases import releases
 from cohortium.simulation.simulate import simulate
+from tests.simulation.prepared import sums_sent
 
 STUDY = """
 [model.age]
@@ -59,8 +59,7 @@ def test_it_is_listed_and_reported(run, capsys):
     study = load_study(folder)
     mine = [one for one in releases(study) if one.statistic == "survival.exits_by_group"]
     assert any("train, each level of stage" in one.purposes for one in mine)
-    sent = {s for line in Ledger(out / "sites" / "north").entries() for s in line.get("statistics", ())}
-    assert "survival.exits_by_group" in sent
+    assert "survival.exits_by_group" in sums_sent(out)
     assert "stratified by stage" in (out / "report.html").read_text()
     assert main(["study", "releases", str(folder)]) == 0
     assert "survival.log_rank_stratified" in capsys.readouterr().out

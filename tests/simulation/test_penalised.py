@@ -7,10 +7,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from statsmodels.duration.hazard_regression import PHReg
 
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study
 from cohortium.server.releases import releases
 from cohortium.simulation.simulate import simulate
+from tests.simulation.prepared import sums_sent
 
 SIZES = {"north": 220, "east": 180, "south": 150, "west": 60}
 NOISE = [f"noise{k}" for k in range(6)]
@@ -143,13 +143,7 @@ def test_the_report_says_how_far_the_average_is(binary):
 @pytest.mark.parametrize("name", ["binary", "survival"])
 def test_every_sum_was_listed(name, request):
     out, _, _ = request.getfixturevalue(name)
-    study = load_study(out)
-    listed = {one.statistic for one in releases(study)}
-    for site in study.sites:
-        sent = {
-            s for line in Ledger(out / "sites" / site).entries() if line["kind"] == "sum" for s in line["statistics"]
-        }
-        assert sent <= listed
+    assert sums_sent(out).keys() <= {one.statistic for one in releases(load_study(out))}
 
 
 def test_cox_lasso_is_optimal_by_statsmodels(survival):

@@ -15,14 +15,13 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import brier_score_loss, r2_score, roc_auc_score, root_mean_squared_error
 
 from cohortium.common.errors import StudyError
-from cohortium.common.ledger import Ledger
 from cohortium.common.study import load_study, parse_study
 from cohortium.common.table import Table
 from cohortium.server.releases import releases
 from cohortium.server.report.build import build_report
 from cohortium.server.stages.replicates import in_words, replicates
 from cohortium.strategies.cohort_figures import CohortSpec
-from tests.simulation.prepared import run_on_tables
+from tests.simulation.prepared import run_on_tables, sums_sent
 
 STUDY = """
 [study]
@@ -341,8 +340,7 @@ def test_replicates_leave_out_folds_of_one_repeat(run):
 
 def test_every_sum_was_listed(run):
     listed = {one.statistic: one for one in releases(load_study(run[1]))}
-    lines = [line for line in Ledger(run[1] / "sites" / "east").entries() if line["kind"] == "sum"]
-    assert {statistic for line in lines for statistic in line["statistics"]} <= listed.keys()
+    assert sums_sent(run[1]).keys() <= listed.keys()
     assert {"repeats of cross-validation", "optimism"} <= set(listed["discrimination.histogram"].purposes) | set(
         listed["calibration.terms"].purposes
     )

@@ -19,7 +19,6 @@ from cohortium.client.predict.score import predict
 from cohortium.common.cohort import keyed_hash
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import PooledSites
-from cohortium.common.ledger import Ledger
 from cohortium.common.model_files import DESCRIPTION, SUMS
 from cohortium.common.study import load_study
 from cohortium.server.releases import releases
@@ -29,6 +28,7 @@ from cohortium.server.stages.fitted import Fit, FittedModel
 from cohortium.simulation.simulate import simulate
 from cohortium.strategies import permutation, score_bins, scoring, shapley, views
 from cohortium.strategies.rows import Scored
+from tests.simulation.prepared import sums_sent
 
 TABLES = """
 [model.net]
@@ -248,12 +248,9 @@ def test_a_model_of_many_variables_and_a_refusing_site_say_why(run, monkeypatch)
 def test_every_sum_was_listed_and_a_linear_model_is_explained_as_before(run):
     folder, out, results = run
     listed = {(one.part, one.statistic) for one in releases(load_study(folder))}
-    sent = set()
-    for site in ("north", "east", "south", "west"):
-        for line in Ledger(out / "sites" / site).entries():
-            sent |= set(line["statistics"]) if line["kind"] == "sum" else set()
-    assert {"shapley.values", "permutation.replaced", "explanation.replaced"} <= sent
-    assert sent <= {statistic for _, statistic in listed}
+    sent = sums_sent(out)
+    assert {"shapley.values", "permutation.replaced", "explanation.replaced"} <= sent.keys()
+    assert sent.keys() <= {statistic for _, statistic in listed}
     assert {("train", "shapley.values"), ("train", "permutation.replaced")} <= listed
     linear = results["models"]["plain"]["explanation"]
     assert set(linear) == {"shap", "permutation"}
