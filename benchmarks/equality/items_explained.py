@@ -91,7 +91,7 @@ ITEMS = (
              theirs=references.shap(kind), reference="Shapley's definition, all coalitions")
         for kind in references.FITS
     ),
-    Item(name="sampled SHAP values, NOT equal to all orders: mean |value| as a share of the largest", data=BREAST,
+    Item(name="sampled SHAP values, NOT equal to all orders: mean absolute value as a share of the largest", data=BREAST,
          ours=_shares_of_the_largest, theirs=references.shares_of_the_largest, target=0.05,
          reference="Shapley's definition on the same background; 200 random orders, no bound is certified"),
     *(
