@@ -46,6 +46,8 @@ PATIENTS_A_COLUMN = 4
 CELLS = ("discrimination.histogram", "discrimination.placements", "concordance.joint", "survival_calibration.cell_sums",
          "explanation.replaced", "permutation.replaced", "concordance_pairs.products")  # fmt: skip
 """Statistics that count outcomes by cells of a score."""
+NOISED = ("class_histogram.patients", "noisy_logistic.gradient")
+"""What differential privacy counts: as many cells whatever the number of patients."""
 PATIENTS_A_CELL = 5
 NUMBERS = {
     "outcome": ("moments.power_sums",),
@@ -180,6 +182,8 @@ def _inner_folds(study: Study, view: Mapping[str, Any]) -> None:
 
 def _scores(study: Study, statistic: str, view: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """No more scores of a patient than models, each cut once and at the study's thresholds: more cuts are a score."""
+    if statistic in NOISED and study.privacy.dp is None:
+        raise SumRefused(statistic, "it leaves with noise only, and the study has no [privacy.dp]")
     if len(view.get("models", ())) > len(study.model):
         raise SumRefused(statistic, "it is about more models than the study has; ask for each of them once")
     if statistic != "cutoff.above" or study.privacy.score_resolution != "binned":

@@ -11,7 +11,7 @@ from cohortium.client.left_out import most_folds
 from cohortium.common.errors import SumRefused
 from cohortium.common.federation import PooledSites
 from cohortium.common.study import parse_study
-from cohortium.strategies import correlation, cutoff, logistic, shapley, views
+from cohortium.strategies import class_histogram, correlation, cutoff, logistic, shapley, views
 from cohortium.strategies.moments import power_sums
 from cohortium.strategies.rows import Labelled, Scored
 from cohortium.strategies.triangle import symmetric
@@ -142,5 +142,7 @@ def test_cut_offs_as_many_as_scores(victims):
     for finer in (every, [[0, *shared, 4321]], [[0, *shared[:-1], 4321]], [[0, 4321]]):
         with pytest.raises(SumRefused, match="study's decision_thresholds only"):
             ask(finer)
+    with pytest.raises(SumRefused, match="leaves with noise only"):  # a hundred cells by outcome, of any cohort
+        guard.question(class_histogram.patients.name, {"kind": "scored", "rows": TRAIN}, {"cells": 100}, rows)
     with pytest.raises(SumRefused, match="more models than the study has"):
         ask(np.arange(1000)[:, None], ["m"] * 1000)
