@@ -1,8 +1,8 @@
 """Prepare: a site's patients and images to its feature table, before a study and without sending anything.
 
-Cases are computed side by side in processes of one thread each. What cannot be used is excluded with its reason and the
-rest goes on; a disk, share or right that is missing stops the site. Every finished case is kept, so a killed prepare
-goes on where it was, and preparing again costs reading the files.
+Cases, and filters of large regions, are computed side by side in processes of one thread each. What cannot be used is
+excluded with its reason and the rest goes on; a disk, share or right that is missing stops the site. Whatever is finished
+is kept, so a killed prepare goes on where it was, and preparing again costs reading the files.
 
 A study without images imports neither torch nor SimpleITK here.
 """
