@@ -40,6 +40,13 @@ QUICK = (
     "numbers as outcome",
     "Brier score in parts",
     "by REML",
+    "least squares over 5 imputations",
+    "stepwise linear",
+    "heterogeneity of numbers",
+    "ICC(1,1)",
+    "cross-validation twice",
+    "closed test of updates",
+    "Firth's logistic regression: profile",
 )
 
 

@@ -1,6 +1,6 @@
 """Federations of the equality table: rows of several sites, added as floats or under real masks, costs counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Part:
         return self._sites.together(tasks)
 
 
-def _seen(rows: Any, view: dict[str, Any]) -> Any:
+def _seen(rows: Any, view: Mapping[str, Any]) -> Any:
     if view.get("without"):
         kept = ~np.isin(rows.fold, view["without"])
         rows = type(rows)(*(field[kept] for field in rows))

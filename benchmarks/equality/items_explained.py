@@ -91,8 +91,8 @@ ITEMS = (
              theirs=references.shap(kind), reference="Shapley's definition, all coalitions")
         for kind in references.FITS
     ),
-    Item(name="sampled SHAP values, NOT equal to all orders: mean absolute value as a share of the largest", data=BREAST,
-         ours=_shares_of_the_largest, theirs=references.shares_of_the_largest, target=0.05,
+    Item(name="sampled SHAP values, NOT equal to all orders: mean absolute value as a share of the largest",
+         data=BREAST, ours=_shares_of_the_largest, theirs=references.shares_of_the_largest, target=0.05,
          reference="Shapley's definition on the same background; 200 random orders, no bound is certified"),
     *(
         Item(name=f"permutation importance of any score: {kind}", data=BREAST, ours=_permutation(kind),
