@@ -42,8 +42,8 @@ def predict(
         people = given.in_table(patients, model.needs)
     else:
         one = given.typed(given.assignments(values or (), "--set"), model.saved.study, model.needs)
-        files = given.paths(given.assignments(image or (), "--image"), given.IMAGE)
-        files |= given.paths(given.assignments(mask or (), "--mask"), given.MASK)
+        files = given.paths(given.assignments(image or (), "--image"), given.IMAGE, model.saved.study)
+        files |= given.paths(given.assignments(mask or (), "--mask"), given.MASK, model.saved.study)
         contours = {given.ROI + name: text for name, text in given.assignments(roi or (), "--roi").items()}
         people = [one._replace(given={**one.given, **files, **contours})]
     found = score(model, people)

@@ -57,7 +57,9 @@ def damaged(path: Path, role: str) -> Iterator[None]:
     except CaseError:
         raise
     except BROKEN as broken:
-        raise CaseError(f"{role} is unreadable", f"{path}: {type(broken).__name__} while reading DICOM") from None
+        foreign = isinstance(broken, InvalidDicomError)
+        what = "is no DICOM file" if foreign else f"{type(broken).__name__} while reading DICOM"
+        raise CaseError(f"{role} is unreadable", f"{path}: {what}") from None
 
 
 def read(path: Path) -> Dataset:

@@ -40,7 +40,7 @@ class Measurement:
         ModelError
             A path that is needed is not given, or a weight file is not in the model's folder.
         CaseError
-            The images cannot be used.
+            The images cannot be used, or a cell of the table that has their paths is empty.
         """
         files = self._files(patient)
         with TemporaryDirectory() as folder:
@@ -65,10 +65,14 @@ class Measurement:
         masks = {(i, r): given.get(f"{MASK}{i}/{r}") or given.get(MASK + r, "") for i, r in pairs}
         names = [*(image for image, _ in pairs), *(image for image, _ in recipe.pairs)]
         images = {image: given.get(IMAGE + image, "") for image in names}
-        lacking = [f"image {image}" for image, path in images.items() if not path]
+        lacking = {f"image {image}": {IMAGE + image} for image, path in images.items() if not path}
         masks = {place: path for place, path in masks.items() if path or place not in recipe.drawn}
-        lacking += [f"mask {region} on image {image}" for (image, region), path in masks.items() if not path]
+        lacking |= {
+            f"mask {r} on image {i}": {f"{MASK}{i}/{r}", MASK + r} for (i, r), path in masks.items() if not path
+        }
         if lacking:
+            if all(columns & given.keys() for columns in lacking.values()):
+                raise CaseError("no path is given", f"of {', '.join(lacking)}")
             raise ModelError(
                 f"the model looks at image features, and no path is given of {', '.join(lacking)}; give "
                 "--image NAME=PATH and --mask REGION=PATH, or columns image.NAME and mask.REGION of --patients"

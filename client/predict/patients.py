@@ -41,8 +41,16 @@ def assignments(pairs: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def paths(given: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """Paths of a repeated option as columns of a table."""
+def paths(given: Mapping[str, str], prefix: str, study: Study) -> dict[str, str]:
+    """Paths of a repeated option as columns of a table; their names must be the study's."""
+    masks = [*study.region, *(f"{image}/{region}" for image in study.image for region in study.region)]
+    known = list(study.image) if prefix == IMAGE else masks
+    for name in given:
+        if name not in known:
+            option = f"--{prefix.rstrip('.')} {name}"
+            raise ModelError(
+                f"{option}: the study has no such {'image' if prefix == IMAGE else 'region'}; {nearest(name, known)}"
+            )
     return {prefix + name: str(Path(path).absolute()) for name, path in given.items()}
 
 

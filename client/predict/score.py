@@ -110,6 +110,7 @@ def _judged(
         if wanted and not wrong:
             features = features_of(patient, wanted)
             if features is None:
+                from cohortium.client.imaging.workers import FAILURES
                 from cohortium.client.predict.images import Measurement  # SimpleITK: only where images are measured
 
                 measurement = measurement or Measurement(model)
@@ -118,6 +119,8 @@ def _judged(
                     drawn[patient.patient_id] = measurement.drawn(patient)
                 except CaseError as unusable:
                     features, wrong = {}, [str(unusable)]
+                except FAILURES as failed:
+                    features, wrong = {}, [f"features cannot be computed: {type(failed).__name__}: {failed}"]
             numbers |= features
         values[patient.patient_id] = numbers
         if wrong:

@@ -6,8 +6,9 @@ import SimpleITK as sitk
 
 from cohortium.client.imaging.read import read_image
 from cohortium.client.predict.images import Measurement
-from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient
+from cohortium.client.predict.patients import IMAGE, MASK, ROI, NewPatient, paths
 from cohortium.client.predict.saved import Model, Needs
+from cohortium.client.predict.score import _judged as judged
 from cohortium.client.prepare import prepare
 from cohortium.common.errors import CaseError, ModelError
 from cohortium.common.model_files import SavedModel
@@ -94,3 +95,32 @@ def test_what_is_missing_is_named(prepared):
     given = {IMAGE + "ct": "p_ct.nrrd", MASK + "ct/tumour": "p_ct.nrrd"}
     with pytest.raises(CaseError, match=r"there is no such file: ct: .*nowhere\.nrrd"):
         measurement.features(NewPatient("new", {**given, IMAGE + "ct": "nowhere.nrrd"}, folder))
+    # An empty cell is one patient's, a column that is not there is the table's
+    with pytest.raises(CaseError, match=r"no path is given: of image ct$"):
+        measurement.features(NewPatient("new", {**given, IMAGE + "ct": ""}, folder))
+    with pytest.raises(CaseError, match=r"no path is given: of mask tumour on image ct"):
+        measurement.features(NewPatient("new", {**given, MASK + "ct/tumour": ""}, folder))
+
+
+def test_names_of_paths_are_the_studys(prepared):
+    _, model, _ = prepared
+    study = model.saved.study
+    assert paths({"ct/tumour": "/a"}, MASK, study) == {MASK + "ct/tumour": "/a"}
+    for name, prefix, told in (
+        ("CT", IMAGE, r"--image CT: the study has no such image; did you mean 'ct'\?"),
+        ("tumor", MASK, r"--mask tumor: the study has no such region; did you mean 'tumour'\?"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            paths({name: "/a"}, prefix, study)
+
+
+def test_what_a_library_raises_refuses_one_patient(prepared, monkeypatch):
+    _, model, folder = prepared
+
+    def overflow(*_):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("cohortium.client.predict.images.measure", overflow)
+    given = {IMAGE + "ct": "p_ct.nrrd", MASK + "tumour": "p_mask.nrrd"}
+    _, refused, _ = judged(model, [NewPatient("new", given, folder)])
+    assert refused == {"new": ["features cannot be computed: RuntimeError: no room"]}
