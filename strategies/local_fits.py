@@ -21,6 +21,7 @@ from cohortium.common.errors import NotIdentifiable
 from cohortium.common.federation import Federation, PooledSites, statistic
 from cohortium.strategies import lasso, lasso_cox, logistic
 from cohortium.strategies.rows import Array, Counts, FoldedSurvival, Labelled
+from cohortium.strategies.standardised import to_raw
 
 FEWEST = 5
 """Patients of each class, or events, without which a site fits nothing."""
@@ -90,8 +91,7 @@ def own_logistic(rows: Labelled) -> tuple[Array, Array]:
     fitted = logistic.fit(PooledSites([rows._replace(x=(rows.x - centre) / scale)]), len(scale))
     if not _moderate(fitted.coefficients[0], fitted.coefficients[1:]):
         raise NotIdentifiable("the outcome is nearly separated")
-    back = np.diag(np.concatenate([[1.0], 1 / scale]))
-    back[0, 1:] = -centre / scale
+    back = to_raw(centre, scale)
     return back @ fitted.coefficients, back @ fitted.covariance @ back.T
 
 

@@ -15,6 +15,7 @@ from cohortium.common.errors import NotIdentifiable, SumRefused, Undefined
 from cohortium.common.federation import Federation
 from cohortium.strategies import likelihood, logistic, triangle
 from cohortium.strategies.rows import Array
+from cohortium.strategies.standardised import to_raw
 from cohortium.strategies.updating import LEVEL
 from cohortium.strategies.validation_settings import Figure, undefined
 
@@ -163,9 +164,7 @@ def _at(federation: Federation, start: Array, directions: Array, moved: Array) -
 
 def _coefficients(names: Sequence[str], model: Mapping[str, Any], fitted: logistic.Logistic) -> list[dict[str, Any]]:
     """Refitted coefficients and their standard errors in study units, the intercept first."""
-    centre, scale = (np.asarray(model["recipe"][key], dtype=np.float64) for key in ("centre", "scale"))
-    back = np.diag(np.concatenate([[1.0], 1 / scale]))
-    back[0, 1:] = -centre / scale
+    back = to_raw(*(np.asarray(model["recipe"][key], dtype=np.float64) for key in ("centre", "scale")))
     estimates, errors = back @ fitted.coefficients, np.sqrt(np.diag(back @ fitted.covariance @ back.T))
     return [
         {"term": term, "estimate": float(estimate), "se": float(error)}

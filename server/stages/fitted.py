@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cohortium.common.study import Study
 from cohortium.server.stages.columns import Columns
 from cohortium.strategies.penalised_search import Profile
+from cohortium.strategies.standardised import to_raw
 from cohortium.strategies.view_patients import fold_numbers, further_repeats, left_out_number
 
 Array = NDArray[np.float64]
@@ -80,7 +81,4 @@ def in_study_units(columns: Columns, coefficients: Array, covariance: Array) -> 
 
 def to_study_units(columns: Columns) -> Array:
     """Coefficients (intercept first) of the raw columns from those of the standardised ones, (p + 1, p + 1)."""
-    back = np.eye(1 + len(columns))
-    back[1:, 1:] = np.diag(1 / columns.scale)
-    back[0, 1:] = -columns.centre / columns.scale
-    return back
+    return to_raw(columns.centre, columns.scale)

@@ -15,7 +15,7 @@ from cohortium.common.study import Study
 from cohortium.common.study_data import Variable, level_text
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Column, Columns
-from cohortium.server.stages.fitted import Fit, FittedModel, in_study_units
+from cohortium.server.stages.fitted import Fit, FittedModel, to_study_units
 from cohortium.server.stages.validate import Validated
 from cohortium.strategies import class_histogram, noisy_logistic, table_one, views
 from cohortium.strategies.describe import outcome_groups
@@ -76,7 +76,7 @@ def _fit(federation: StudyFederation, name: str) -> Fit:
     rows = {"part": "train", "endpoint": endpoint}
     view = {"kind": "labelled", "rows": rows, "endpoint": endpoint, **columns.recipe}
     found = noisy_logistic.fit(federation.rows(view), len(columns), clip=dp.clip, rounds=privacy_plan.ROUNDS)
-    estimates, _ = in_study_units(columns, found, np.zeros((len(found),) * 2))
+    estimates = to_study_units(columns) @ found
     return Fit(
         columns=columns,
         published={**columns.recipe, "coefficients": found},

@@ -10,7 +10,7 @@ import numpy as np
 
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.fitted import Fit, in_study_units
+from cohortium.server.stages.fitted import Fit, to_study_units
 from cohortium.strategies import local_fits
 from cohortium.strategies.rows import Array
 
@@ -52,7 +52,7 @@ def averaged(columns: Columns, exact: Fit, exact_coefficients: Array, mean: loca
     first = 0 if "(Intercept)" in exact.terms else 1
     if first:  # of a survival endpoint: the score is the linear predictor of the raw columns
         coefficients[0] = np.sum(coefficients[1:] * some.centre / some.scale)
-    estimates, _ = in_study_units(some, coefficients, np.zeros((len(coefficients),) * 2))
+    estimates = to_study_units(some) @ coefficients
     beside = {
         "sites": mean.sites,
         "patients": mean.patients,

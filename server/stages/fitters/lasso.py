@@ -7,7 +7,7 @@ import numpy as np
 from cohortium.common.study_analysis import LassoModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.fitted import Fit, in_study_units
+from cohortium.server.stages.fitted import Fit, to_study_units
 from cohortium.server.stages.fitters.averaged import averaged, beside_average
 from cohortium.server.stages.outcome import Outcome, standardise
 from cohortium.server.stages.penalised import path_notes, path_view, penalised_path
@@ -37,7 +37,7 @@ def _chosen(columns: Columns, path: LassoPath, *, survival: bool, outcome: Outco
         coefficients = outcome.in_its_unit(coefficients)
     if survival:  # as in a Cox model: no intercept, so that the score is the linear predictor of the raw columns
         coefficients[0] = np.sum(coefficients[1:] * columns.centre / columns.scale)
-    estimates, _ = in_study_units(columns, coefficients, np.zeros((len(coefficients),) * 2))
+    estimates = to_study_units(columns) @ coefficients
     return Fit(
         columns=columns,
         published={**columns.recipe, "coefficients": coefficients},

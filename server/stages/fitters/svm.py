@@ -2,12 +2,10 @@
 
 from typing import Any, cast
 
-import numpy as np
-
 from cohortium.common.study_models import LinearSvmModel, RffSvmModel
 from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
-from cohortium.server.stages.fitted import Fit, in_study_units, labelled
+from cohortium.server.stages.fitted import Fit, labelled, to_study_units
 from cohortium.strategies import linear_svm
 from cohortium.strategies.random_features import Kernel
 
@@ -29,7 +27,7 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
     published = {**columns.recipe, "coefficients": machine.logit}
     if kernel is not None:
         return Fit(columns=columns, published={**published, "kernel": list(kernel)}, notes=notes)
-    estimates, _ = in_study_units(columns, machine.logit, np.zeros((len(machine.logit),) * 2))
+    estimates = to_study_units(columns) @ machine.logit
     return Fit(
         columns=columns, published=published, terms=("(Intercept)", *columns.names), estimates=estimates, notes=notes
     )
