@@ -1,5 +1,6 @@
 """Cases in parts: the numbers of a case measured at once, whatever ends on the way, and nothing left behind."""
 
+import os
 import signal
 from functools import partial
 
@@ -11,7 +12,7 @@ from cohortium.client.imaging import dispatch
 from cohortium.client.imaging.case import CaseFiles, case_key, measure
 from cohortium.client.imaging.dispatch import measure_cases
 from cohortium.client.imaging.parts import begin, measure_part
-from cohortium.client.imaging.processes import CRASHED
+from cohortium.client.imaging.processes import CRASHED, Processes
 from cohortium.client.imaging.recipe import Recipe
 from cohortium.client.imaging.store import Store, finished
 from cohortium.client.imaging.workers import worker_pool
@@ -24,7 +25,7 @@ from tests.client.imaging.volumes import ball, make, textured
 SHAPE = (20, 26, 30)
 SET = {
     "kind": "radiomics", "regions": ("tumour", "rim"), "image_types": ("Original", "Wavelet", "LoG"),
-    "log_sigma_mm": (1.0, 2.0), "classes": ("shape", "firstorder", "ngtdm"),
+    "log_sigma_mm": (1.0, 2.0), "classes": ("shape", "firstorder"),
 }  # fmt: skip
 SMALL = {"image_types": ("Original",), "classes": ("firstorder",)}
 PASSES = 5  # shape, original, wavelets, two widths of LoG
@@ -146,7 +147,7 @@ def test_a_case_killed_after_its_last_part_has_nothing_left_to_measure(tmp_path,
 
 
 def test_a_part_that_fails_excludes_its_case_alone_with_its_reason(tmp_path, store, monkeypatch):
-    cases, wanted = [case(tmp_path, f"p{i}", i) for i in range(2)], recipe()
+    cases, wanted = [case(tmp_path, f"p{i}", i) for i in range(2)], recipe(**SMALL)
 
     def failing(part, recipe, store, key):
         if key == case_key(cases[0], wanted) and part.number >= 2:
@@ -171,8 +172,8 @@ def test_a_region_that_cannot_be_measured_is_told_as_of_a_case_at_once(tmp_path,
 
 def test_a_part_that_crashes_its_process_excludes_its_case(tmp_path, store, monkeypatch):
     monkeypatch.setattr(dispatch, "measure_part", crash)
-    with worker_pool(2) as pool:
-        found, _ = run([case(tmp_path)], recipe(), store, pool)
+    with Processes(1, os.getpid) as pool:
+        found, _ = run([case(tmp_path)], recipe(**SMALL), store, pool)
     assert found["p0"].reason == CRASHED
     assert not unfinished(store)
 
@@ -185,6 +186,22 @@ def test_images_that_lie_there_are_those_of_the_cases_under_way(tmp_path, store,
         measure_part(*given)
 
     monkeypatch.setattr(dispatch, "measure_part", looked)
-    run([case(tmp_path, f"p{i}", i) for i in range(3)], recipe(), store)
-    assert len(looks) == 3 * 4 * PASSES
+    run([case(tmp_path, f"p{i}", i) for i in range(3)], recipe(**SMALL), store)
+    assert len(looks) == 3 * 2 * (1 + PASSES)
     assert all(len(cases) == 1 for cases in looks)
+
+
+def test_a_small_region_is_a_part_only_beside_a_large_one(tmp_path, store):
+    files, wanted = case(tmp_path), recipe(**SMALL)
+    whole = measure(files, wanted)
+    volume = dict(zip(wanted.radiomics_columns(), whole.values, strict=True))
+    sizes = [
+        volume[f"features.scaled/mr/{name}/original_shape_VoxelVolume"] / (0.9 * 1.1 * 2.0) for name in SET["regions"]
+    ]
+    work = [round(size) * 11 * 2 for size in sizes]  # original, eight bands of wavelets, two LoG; two contours
+    assert work[0] != work[1]
+    left = begin(files, wanted, store, "key", large=max(work))
+    first = work.index(max(work))
+    assert [(part.look, part.only is None) for part in left] == [(2 + first, False)] * PASSES + [(3, True)] * (
+        first == 0
+    )
