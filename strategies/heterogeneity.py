@@ -32,6 +32,10 @@ SURVIVAL = ("c_index", "calibration_slope")
 CONTINUOUS = ("r_squared", "rmse", "mean_difference", "calibration.slope")
 FEWEST = 3
 """Sites: of two, each could subtract its own."""
+ROUNDING = 1e-12
+"""Of numbers, by their size: what differs by less is alike."""
+EXACT = 1e-8
+"""Errors of predictions, by the outcome's spread: fits are sums of integers, and no better than that."""
 
 
 class Scale(NamedTuple):
@@ -156,16 +160,26 @@ def _continuous(rows: Matrix, found: Array) -> Array:
     """Figures of predicted numbers; variances of means, of ratios of means (delta method), of a least-squares slope."""
     n, models = len(rows.x), rows.x.shape[1] // 3
     y, predicted, error = rows.x[:, :1], rows.x[:, 1 : models + 1], rows.x[:, models + 1 : 2 * models + 1]
-    spread, apart = y - y.mean(), predicted - predicted.mean(axis=0)
+    spread, apart = _about_mean(y), _about_mean(predicted)
     squares, total, along = (error**2).mean(axis=0), (spread**2).mean(), (apart**2).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # what cannot exist is not finite, or has no variance
         slope = (apart * spread).sum(axis=0) / along
         left = ((spread - slope * apart) ** 2).sum(axis=0) / (n - 2)
         share = error**2 / squares
         found[0] = -np.log(squares / total), np.log(squares) / 2, error.mean(axis=0), slope
-        found[1] = [part.var(axis=0, ddof=1) / n for part in (share - spread**2 / total, share / 2, error, error)]
+        parts = (share - spread**2 / total, share / 2, error, error)
+        found[1] = [_about_mean(part).var(axis=0, ddof=1) / n for part in parts]
         found[1, 3] = left / along
+    # predicted to the last digit: what is left is rounding
+    exact = squares <= np.maximum(EXACT**2 * total, ROUNDING**2 * (y**2).mean())
+    found[:, :, exact] = np.nan
     return found
+
+
+def _about_mean(columns: Array) -> Array:
+    """Columns less their means; 0 throughout where a column has one value, whose mean is that only up to rounding."""
+    alike = np.ptp(columns, axis=0) <= ROUNDING * np.abs(columns).max(axis=0)
+    return np.where(alike, 0.0, columns - columns.mean(axis=0))
 
 
 def _on_logit_scale(value: float, variance: float) -> tuple[float, float]:
@@ -242,8 +256,9 @@ def summarise(
             if figure == "calibration_slope" and name not in log_hazards:
                 records[name][figure] = undefined("the score of this model is no log hazard")
             elif pooled is None or not kept[f, m]:
-                have = f"{int(who.sites[f, m])} sites have this figure"
-                records[name][figure] = undefined(f"{have}, {least} are needed, each with {minimum_count} events")
+                have, counted = int(who.sites[f, m]), "patients" if "rmse" in figures else "events"
+                reason = f"{have} site{'s' * (have != 1)} with this figure, {least} are needed"
+                records[name][figure] = undefined(f"{reason}, each with {minimum_count} {counted}")
             else:
                 records[name][figure] = _record(pooled, int(place[f, m]), SCALES.get(figure, IDENTITY))
                 records[name][figure] |= {} if between == "dl" else {"method": METHODS[between]}

@@ -48,7 +48,10 @@ def survival() -> list[ScoredSurvival]:
 
 @pytest.fixture(scope="module")
 def numbers() -> list[Matrix]:
-    """Five sites whose outcome (in the hundred thousands) two models predict; one of three patients; one constant."""
+    """Five sites whose outcome (in the hundred thousands) two models predict; one of three patients; one of one value.
+
+    The mean of that value is not that value to the last digit.
+    """
     rng = np.random.default_rng(23)
     sites = []
     for shift, n in zip((0.0, 0.3, -0.2, 0.5, 0.1), SIZES, strict=True):
@@ -57,7 +60,9 @@ def numbers() -> list[Matrix]:
         predicted = 1e5 * (3 + x @ [[1.0, 0.5], [0.2, 0.3]])
         error = predicted - y[:, None]
         sites.append(Matrix(np.column_stack([y, predicted, error, np.abs(error)]), np.zeros(n, np.int64)))
-    one_value = Matrix(np.tile([3e5, 2e5, 1e5, -1e5, -2e5, 1e5, 2e5], (9, 1)), np.zeros(9, np.int64))
+    one_value = Matrix(
+        np.tile([3e5 / 7, 1e5 / 7, 1e5, -2e5 / 7, 4e5 / 7, 2e5 / 7, 4e5 / 7], (57, 1)), np.zeros(57, np.int64)
+    )
     return [*sites, take(sites[0], slice(0, 3)), one_value]
 
 
@@ -206,7 +211,7 @@ def test_two_sites_are_too_few(binary):
     ours = heterogeneity.summarise(
         PooledSites([*binary[:2], binary[5]]), ["a", "b"], heterogeneity.BINARY, minimum_count=5, minimum_sites=3
     )
-    assert "2 sites have this figure, 3 are needed" in ours["a"]["auc"]["undefined"]
+    assert "2 sites with this figure, 3 are needed, each with 5 events" in ours["a"]["auc"]["undefined"]
 
 
 def test_a_large_site_drowns_no_small_one(binary):
@@ -232,3 +237,16 @@ def test_statistics_keep_their_contract(binary, survival, numbers):
         check(
             heterogeneity.restricted, rows, rtol=1e-7, minimum_count=5, time_step=1.0, tau2=at, centre=at, unit=at + 9
         )
+
+
+def test_an_outcome_that_is_predicted_exactly_has_no_weight(numbers):
+    def exact(site):
+        x, rounding = site.x.copy(), 1e-9 * np.sin(np.arange(len(site.x)))
+        x[:, 1], x[:, 3], x[:, 5] = x[:, 0] + rounding, rounding, np.abs(rounding)
+        return Matrix(x, site.group)
+
+    asked = {"minimum_count": 5, "minimum_sites": 3, "error_sd": (1e-9, 1e5)}
+    federation = PooledSites([exact(site) for site in numbers])
+    ours = heterogeneity.summarise(federation, ["a", "b"], heterogeneity.CONTINUOUS, **asked)
+    assert ours["a"]["rmse"]["undefined"] == "0 sites with this figure, 3 are needed, each with 5 patients"
+    assert ours["b"]["rmse"]["sites"] == 5
