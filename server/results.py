@@ -24,6 +24,7 @@ PACKAGES = ("cohortium", "flwr", "numpy", "scipy", "cryptography", "pandas", "py
 LEVEL = 0.95
 LARGEST_EXPONENT = 700.0  # exp(709) is the end of doubles
 NO_END = {"undefined": "the search for the ends of this interval did not settle"}
+NO_TEST = {"undefined": "the standard error is 0, as of an outcome that is predicted exactly"}
 NO_RATIO = {"undefined": "no number can hold a ratio per unit of this term; give the variable in another unit"}
 
 
@@ -123,7 +124,7 @@ def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
             row |= {
                 "se": float(errors[index]),
                 "ci": [estimate - half, estimate + half],
-                "p": float(2 * law.sf(abs(estimate / errors[index]))),
+                "p": float(2 * law.sf(abs(estimate / errors[index]))) if errors[index] else NO_TEST,
             }
             if ratio and term != "(Intercept)":
                 row |= {"ratio": _ratio(estimate), "ratio_ci": _ratios(estimate - half, estimate + half)}
