@@ -60,7 +60,7 @@ def error_slack(time, event, bound):
 
 def uno_c(time, event, score, before):
     """Uno's C of events before a time by scikit-survival; None without a pair, or where an event has no weight."""
-    if not event.any():
+    if not ((event == 1) & (time < (np.inf if before is None else before))).any():
         return None
     known = Surv.from_arrays(event == 1, time)
     try:
@@ -92,12 +92,20 @@ def auc_slack(time, event, score, horizon):
     return (weight @ near).sum() / near.size
 
 
+def brier(time, event, predicted, times):
+    """Brier scores of predicted survival (n, k) at k times by scikit-survival; by definition before anyone has left."""
+    known, early = Surv.from_arrays(event == 1, time), np.asarray(times) < time.min()
+    found = ((1 - predicted) ** 2).mean(0)
+    if not early.all():
+        found[~early] = brier_score(known, known, predicted[:, ~early], np.asarray(times)[~early])[1]
+    return found
+
+
 def brier_at(time, event, score, horizon, baseline):
-    """Brier score by scikit-survival; `baseline` is the survival of a patient with score 0."""
+    """Brier score at one time; `baseline` is the survival of a patient with score 0."""
     if not (time > horizon).any():
         return None
-    known = Surv.from_arrays(event == 1, time)
-    return brier_score(known, known, (baseline ** np.exp(score))[:, None], [horizon])[1][0]
+    return brier(time, event, (baseline ** np.exp(score))[:, None], [horizon])[0]
 
 
 def kaplan_meier(time, event, minimum):
