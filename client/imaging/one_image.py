@@ -140,7 +140,7 @@ def features_of(image_path: Path, mask_path: Path, settings: Settings) -> dict[s
     for path, role in ((image_path, "image"), (mask_path, "mask")):
         if not path.exists():
             raise CaseError(f"{role} file is missing", str(path))
-    volume = read_image(image_path, units=settings.units)
+    volume = read_image(image_path, settings.modality, settings.units)
     part = part_named(mask_path, settings.roi) if settings.roi else settings.part()
     region = read_mask(mask_path, volume, part)
     image, features = settings.image(volume.GetSpacing()), settings.features()

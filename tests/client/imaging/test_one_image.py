@@ -6,8 +6,10 @@ import SimpleITK as sitk
 
 from cohortium.cli.main import main
 from cohortium.client.imaging.one_image import Settings, features_of, read_settings
+from cohortium.client.imaging.read import read_image
 from cohortium.common.errors import CaseError, SiteError
 from cohortium.common.study_images import RadiomicsFeatures
+from tests.client.imaging.dicom_phantom import slices, write_series
 from tests.client.imaging.volumes import SPACING_MM, ball, make, write_case
 
 
@@ -158,3 +160,13 @@ def test_values_that_overflow_are_one_line(tmp_path, capsys):
     told = capsys.readouterr().err
     assert (code, told.count("\n")) == (2, 1)
     assert "features cannot be computed" in told
+
+
+def test_dicom_of_another_modality_than_the_settings_say(tmp_path):
+    folder = write_series(tmp_path / "ct", slices(np.random.default_rng(0).integers(0, 90, (5, 9, 9)).astype(np.int16)))
+    mask = sitk.Image(read_image(folder) > 30)
+    sitk.WriteImage(mask, tmp_path / "mask.nrrd")
+    for modality in ("CT", "OTHER"):
+        assert features_of(folder, tmp_path / "mask.nrrd", Settings(bin_count=8, modality=modality))
+    with pytest.raises(CaseError, match="image is of another modality"):
+        features_of(folder, tmp_path / "mask.nrrd", Settings(bin_count=8, modality="MR"))
