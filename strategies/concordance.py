@@ -240,13 +240,13 @@ def auc_at(patients: Counts, points: Counts, observed: Array, horizon: int) -> f
         No event by the horizon, or nobody followed beyond it.
     """
     beyond = int(np.searchsorted(points, horizon, side="right"))  # index of the point after the horizon
-    events = patients[1 : beyond + 1, 1]
+    events, controls = patients[1 : beyond + 1, 1], patients[beyond + 1 :].sum((0, 1))
+    if not events.any() or not controls.any():  # without controls the last cases may have been observed by nobody
+        raise Undefined("needs patients with the event by this time and patients followed beyond it")
     weight = np.zeros(beyond)
     seen = events.any(1)
     weight[seen] = 1 / observed[points[:beyond][seen]]
-    cases, controls = weight @ events, patients[beyond + 1 :].sum((0, 1))
-    if not cases.sum() or not controls.sum():
-        raise Undefined("needs patients with the event by this time and patients followed beyond it")
+    cases = weight @ events
     return float(cases @ (np.cumsum(controls) - controls / 2) / cases.sum() / controls.sum())
 
 

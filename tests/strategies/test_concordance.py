@@ -172,6 +172,13 @@ def test_figures_that_do_not_exist(rows):
     assert np.isnan(concordance.brier(lost, total, np.array([10**6]), BASELINE[:, :1], time_step=1.0)).all()
 
 
+def test_cases_that_nobody_could_have_been_observed_at_have_no_auc():
+    patients = np.zeros((3, 2, 4), dtype=np.int64)  # deaths at both points, nobody followed beyond the second
+    patients[1:, 1] = [[1, 0, 2, 0], [0, 3, 0, 1]]
+    with pytest.raises(Undefined, match="followed beyond"):
+        concordance.auc_at(patients, np.array([0, 1]), np.array([1.0, 0.0]), 1)
+
+
 def test_golden_rossi():
     """lifelines 0.30.3: concordance_index(week, -(prio - age / 10), arrest)."""
     frame = datasets.load_rossi()
