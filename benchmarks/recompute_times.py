@@ -65,7 +65,10 @@ def check_scores(c, figures, model):
             check_interval(c, "interval of AUC at horizons", figures["auc_at_ci"][name], area[0], *area)
     for key, strata in (("calibration_slope", None), ("calibration_slope_within_sites", c.patients["site"].to_numpy())):
         if "estimate" in figures.get(key, {}):
-            each(table, key.replace("_", " "), where, figures[key], cox_slope(c.time, c.event, c.score, strata))
+            slope = cox_slope(c.time, c.event, c.score, strata)
+            flat = EXACT * max(1.0, np.ptp(slope["ci"]) / 2 / Z)  # a likelihood without a peak says less of its place
+            for name, value in slope.items():
+                table.compare(key.replace("_", " "), where, figures[key][name], value, flat)
     if "baseline" in model["notes"]:
         check_predictions(c, figures, model["notes"]["baseline"])
 
@@ -164,7 +167,7 @@ def check_predictions(c, figures, baseline):
     cells = np.unique(int(last / c.step * (1 + 1e-12)) * np.arange(1, EVALUATIONS + 1) // EVALUATIONS)
     if len(cells) > 1 and cells[-1] * c.step < followed:
         mine, nobodys = (np.trapezoid(s, cells) / np.ptp(cells) for s in scores(cells * c.step))
-        reference = {"estimate": mine, "null": nobodys, "scaled": 1 - mine / nobodys}
+        reference = {"estimate": mine, "null": nobodys, "scaled": 1 - mine / nobodys if nobodys > 0 else None}
         each(c.table, "integrated Brier score", c.where, figures["integrated_brier"], reference)
 
 
@@ -229,6 +232,7 @@ def check_groups(c, figures, high):
         ours = figures["median"].get(f"{group}_ci")
         if isinstance(ours, list):
             rows = np.array(survival.kaplan_meier(time, event, c.run.minimum), float)
+            rows[:, 2] = np.nan_to_num(rows[:, 2])  # where nobody is left survival has no limits; the lower is none
             ends = [next((t for t, limit in rows[:, [0, k]] if limit <= 0.5 + 1e-12), None) for k in (2, 3)]
             for one, reference in zip(ours, ends, strict=True):
                 c.table.compare("interval of the median", c.where, one, reference)
