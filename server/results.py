@@ -110,37 +110,41 @@ def results(
 def coefficients(fit: Fit, *, ratio: bool) -> list[dict[str, Any]]:
     """Estimates in study units with Wald intervals, and profile ones; penalised by L1 they have no standard error."""
     rows = []
-    errors = None if fit.covariance is None else np.sqrt(np.diag(fit.covariance))
     for index, term in enumerate(fit.terms):
-        estimate = float(fit.estimates[index])
-        row: dict[str, Any] = {"term": term, "estimate": estimate}
-        if errors is None:
-            row |= {key: {"undefined": fit.no_errors} for key in ("se", "ci", "p")}
-            if ratio and term != "(Intercept)":
-                row |= {"ratio": _ratio(estimate), "ratio_ci": {"undefined": fit.no_errors}}
-        else:
-            law = stats.norm if fit.degrees_of_freedom is None else stats.t(fit.degrees_of_freedom[index])
-            half = float(law.ppf((1 + LEVEL) / 2) * errors[index])
-            row |= {
-                "se": float(errors[index]),
-                "ci": [estimate - half, estimate + half],
-                "p": float(2 * law.sf(abs(estimate / errors[index]))) if errors[index] else NO_TEST,
-            }
-            if ratio and term != "(Intercept)":
-                row |= {"ratio": _ratio(estimate), "ratio_ci": _ratios(estimate - half, estimate + half)}
-        if fit.profile is not None:
-            ends = float(fit.profile.low[index]), float(fit.profile.high[index])
-            found = all(map(math.isfinite, ends))
-            row |= {"profile_ci": list(ends) if found else NO_END, "profile_p": float(fit.profile.p[index])}
-            if ratio and term != "(Intercept)":
-                row["profile_ratio_ci"] = _ratios(*ends) if found else NO_END
+        row = {"term": term, "estimate": float(fit.estimates[index]), **_wald(fit, index), **_profile(fit, index)}
+        if ratio and term != "(Intercept)":
+            row |= {"ratio": _ratio(row["estimate"]), "ratio_ci": _ratios(row["ci"])}
+            row |= {"profile_ratio_ci": _ratios(row["profile_ci"])} if "profile_ci" in row else {}
         rows.append(row)
     return rows
 
 
-def _ratios(low: float, high: float) -> list[float] | dict[str, str]:
-    ends = [ratio for ratio in (_ratio(low), _ratio(high)) if isinstance(ratio, float)]
-    return ends if len(ends) == 2 else NO_RATIO
+def _wald(fit: Fit, index: int) -> dict[str, Any]:
+    """Standard error, interval and test of an estimate; Student's where the fit has degrees of freedom."""
+    if fit.covariance is None:
+        return {key: {"undefined": fit.no_errors} for key in ("se", "ci", "p")}
+    estimate, error = float(fit.estimates[index]), float(np.sqrt(fit.covariance[index, index]))
+    law = stats.norm if fit.degrees_of_freedom is None else stats.t(fit.degrees_of_freedom[index])
+    half = float(law.ppf((1 + LEVEL) / 2)) * error
+    p = float(2 * law.sf(abs(estimate / error))) if error else NO_TEST
+    return {"se": error, "ci": [estimate - half, estimate + half], "p": p}
+
+
+def _profile(fit: Fit, index: int) -> dict[str, Any]:
+    """Profile interval and test of an estimate, where the fit has them."""
+    if fit.profile is None:
+        return {}
+    ends = [float(fit.profile.low[index]), float(fit.profile.high[index])]
+    found = all(map(math.isfinite, ends))
+    return {"profile_ci": ends if found else NO_END, "profile_p": float(fit.profile.p[index])}
+
+
+def _ratios(ends: Any) -> Any:
+    """Ratios at the ends of an interval; why there are none, where it has no ends."""
+    if isinstance(ends, dict):
+        return ends
+    ratios = [_ratio(end) for end in ends]
+    return NO_RATIO if NO_RATIO in ratios else ratios
 
 
 def _ratio(exponent: float) -> float | dict[str, str]:
