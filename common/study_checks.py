@@ -203,6 +203,10 @@ def _validation(study: "Study") -> Iterator[Mistake]:
         yield Mistake(table, "cutoff = 'youden'", problem)
     if validation.cutoff == "log_rank" and primary is not None and primary.kind != "survival":
         yield Mistake(table, "cutoff = 'log_rank'", 'needs a survival primary endpoint; use "youden" or a number')
+    binary = primary is not None and primary.kind == "binary"
+    if binary and isinstance(validation.cutoff, int | float) and not 0 <= validation.cutoff <= 1:
+        problem = "is no probability, and nobody or everybody would reach it; give one from 0 to 1"
+        yield Mistake(table, f"cutoff = {validation.cutoff}", problem)
     grouped = [name for name, variable in study.variables.items() if variable.kind != "continuous"]
     yield from _unknown(table, "subgroups", validation.subgroups, grouped, "binary or categorical variable")
     yield from _unknown(table, "logrank_strata", validation.logrank_strata, grouped, "binary or categorical variable")
