@@ -1,19 +1,15 @@
-"""Inference: what is told of a fitted regression beside its coefficients, and the reduced fits that some of it needs.
+"""Inference: what is told of a fitted regression beside its coefficients, and the designs of the fits that some of it needs.
 
 Only the final fit is looked at; replicates of cross-validation are there to predict.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from cohortium.common.study import Study
-from cohortium.server.federation import StudyFederation
 from cohortium.server.stages.columns import Columns
 from cohortium.strategies import likelihood
 from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.rows import Array
-
-Fitted = TypeVar("Fitted")
 
 
 def grouped(columns: Columns) -> dict[str, list[int]]:
@@ -22,21 +18,6 @@ def grouped(columns: Columns) -> dict[str, list[int]]:
     for index, column in enumerate(columns.columns):
         groups.setdefault(column.variable, []).append(index)
     return groups
-
-
-def without_each(
-    federation: StudyFederation, columns: Columns, full: Callable[[], Fitted], reduced: Callable[[list[int]], Fitted]
-) -> tuple[Fitted, dict[str, Fitted]]:
-    """The full fit, and one without each variable, side by side: as many messages as the longest of them.
-
-    Parameters
-    ----------
-    reduced : callable
-        The fit without the columns whose indices it is given.
-    """
-    groups = grouped(columns)
-    whole, *rest = federation.together([full, *(lambda out=out: reduced(out) for out in groups.values())])
-    return whole, dict(zip(groups, rest, strict=True))
 
 
 def rest_of(columns: Columns, out: list[int]) -> Columns:

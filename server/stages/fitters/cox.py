@@ -1,5 +1,6 @@
 """Cox: the proportional hazards fit of one replicate of a [model.NAME] of kind cox."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -11,37 +12,13 @@ from cohortium.server.stages.columns import Columns
 from cohortium.server.stages.fitted import Fit
 from cohortium.server.stages.penalised import path_notes
 from cohortium.strategies import cox, firth_cox, likelihood, proportional_hazards
+from cohortium.strategies.penalised_search import Profile
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """Newton steps on all columns; the baseline hazard where sites share one."""
     model = cast(CoxModel, federation.study.model[name])
-    view, asked = inference.survival_view(federation.study, model, rows, columns)
-    width, profile = len(columns), None
-
-    def full() -> cox.Cox:
-        nonlocal profile
-        if model.intervals == "profile" and inference.final(rows):
-            found, profile = firth_cox.fit_with_profile(federation.rows(view), np.diag(1 / columns.scale), **asked)
-            return found
-        return (firth_cox if model.penalty == "firth" else cox).fit(federation.rows(view), width, **asked)
-
-    def reduced(out: list[int]) -> cox.Cox:
-        if model.penalty == "firth":
-            return firth_cox.fit(federation.rows(view), width, zero=out, **asked)
-        some = inference.rest_of(columns, out)
-        smaller, _ = inference.survival_view(federation.study, model, rows, some)
-        return cox.fit(federation.rows(smaller), len(some), **asked)
-
-    groups, tests = inference.grouped(columns), {}
-    if model.tests == "likelihood_ratio" and inference.final(rows):
-        fit, others = inference.without_each(federation, columns, full, reduced)
-        tests = {
-            variable: likelihood.ratio_test(fit.log_likelihood, other.log_likelihood, len(groups[variable]))
-            for variable, other in others.items()
-        }
-    else:
-        fit = full()
+    fit, profile, tests = _fitted(federation, model, rows, columns)
     # a Cox model has no intercept: its score is the linear predictor of the raw columns (study-format: Score)
     uncentred = float(np.sum(fit.coefficients * columns.centre / columns.scale))
     notes: dict[str, Any] = {
@@ -60,7 +37,7 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         else:
             notes |= {"score_test": fit.score.plain(), "aic": fit.aic, "bic": fit.bic}
         if model.proportional_hazards != "none":
-            notes["proportional_hazards"] = _hazards_test(federation, model, view, columns, fit)
+            notes["proportional_hazards"] = _hazards_test(federation, model, rows, columns, fit)
     if fit.baseline is not None:
         hazard = fit.baseline.cumulative_hazard * np.exp(-uncentred)  # of a patient with score 0
         notes["baseline"] = {"time": fit.baseline.time.tolist(), "cumulative_hazard": hazard.tolist()}
@@ -75,10 +52,40 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
     )
 
 
+def _fitted(
+    federation: StudyFederation, model: CoxModel, rows: dict[str, Any], columns: Columns
+) -> tuple[cox.Cox, Profile | None, dict[str, likelihood.ChiSquared]]:
+    """The fit, profile intervals and tests of whole variables where the model asks for them, all side by side."""
+    view, asked = inference.survival_view(federation.study, model, rows, columns)
+    sums, final = federation.rows(view), inference.final(rows)
+
+    def full() -> tuple[cox.Cox, Profile | None]:
+        if model.intervals == "profile" and final:
+            return firth_cox.fit_with_profile(sums, np.diag(1 / columns.scale), **asked)
+        return (firth_cox if model.penalty == "firth" else cox).fit(sums, len(columns), **asked), None
+
+    def without(out: list[int]) -> cox.Cox:
+        if model.penalty == "firth":
+            return firth_cox.fit(sums, len(columns), zero=out, **asked)
+        some = inference.rest_of(columns, out)
+        smaller, _ = inference.survival_view(federation.study, model, rows, some)
+        return cox.fit(federation.rows(smaller), len(some), **asked)
+
+    groups = inference.grouped(columns) if model.tests == "likelihood_ratio" and final else {}
+    tasks: list[Callable[[], Any]] = [full, *(lambda out=out: without(out) for out in groups.values())]
+    (fit, profile), *others = federation.together(tasks)
+    tests = {
+        variable: likelihood.ratio_test(fit.log_likelihood, other.log_likelihood, len(out))
+        for (variable, out), other in zip(groups.items(), others, strict=True)
+    }
+    return fit, profile, tests
+
+
 def _hazards_test(
-    federation: StudyFederation, model: CoxModel, view: dict[str, Any], columns: Columns, fit: cox.Cox
+    federation: StudyFederation, model: CoxModel, rows: dict[str, Any], columns: Columns, fit: cox.Cox
 ) -> dict[str, Any]:
     """Scaled Schoenfeld residuals against time, by term and of all terms."""
+    view, _ = inference.survival_view(federation.study, model, rows, columns)
     transform = model.proportional_hazards
     assert transform != "none", "asked only of models that name how times count"
     found = proportional_hazards.examine(

@@ -3,7 +3,7 @@
 Site effects and meta-analysis are in `by_site`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from cohortium.server.stages.fitters import by_site
 from cohortium.server.stages.fitters.averaged import averaged, beside_average
 from cohortium.server.stages.penalised import path_notes
 from cohortium.strategies import firth, likelihood, logistic
+from cohortium.strategies.penalised_search import Profile
 
 
 def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
@@ -33,61 +34,47 @@ def fit(federation: StudyFederation, name: str, rows: dict[str, Any], columns: C
         fitted, mean = beside_average(federation, name, labelled(rows, columns), lambda: of(columns))
         exact = _fit(columns, fitted, _notes(columns, fitted, rows) | path_notes(path))
         return averaged(columns, exact, fitted.coefficients, mean)
-    tests: dict[str, likelihood.ChiSquared] = {}
-    if model.tests == "likelihood_ratio" and inference.final(rows):
-        fitted, reduced = inference.without_each(
-            federation, columns, lambda: of(columns), lambda out: of(inference.rest_of(columns, out))
-        )
-        tests = {
-            variable: likelihood.ratio_test(
-                fitted.log_likelihood, without.log_likelihood, len(fitted.coefficients) - len(without.coefficients)
-            )
-            for variable, without in reduced.items()
-        }
-    else:
-        fitted = of(columns)
+    groups = inference.grouped(columns) if model.tests == "likelihood_ratio" and inference.final(rows) else {}
+    designs = [columns, *(inference.rest_of(columns, out) for out in groups.values())]
+    fitted, *others = federation.together([lambda some=some: of(some) for some in designs])
     notes = _notes(columns, fitted, rows)
-    if tests:
+    if groups:
+        tests = {
+            variable: likelihood.ratio_test(fitted.log_likelihood, other.log_likelihood, len(out))
+            for (variable, out), other in zip(groups.items(), others, strict=True)
+        }
         notes["likelihood_ratio"]["variables"] = inference.variable_tests(columns, tests)
     return _fit(columns, fitted, notes | path_notes(path))
 
 
 def _firth(federation: StudyFederation, model: LogisticModel, rows: dict[str, Any], columns: Columns, path: Any) -> Fit:
     """As `fit`; its tests compare with the penalty of the full design, as logistf does."""
-    width, profile = len(columns), None
+    sums, final = federation.rows(labelled(rows, columns)), inference.final(rows)
 
-    def of(zero: Sequence[int]) -> firth.Firth:
-        nonlocal profile
-        sums = federation.rows(labelled(rows, columns))
-        if not zero and model.intervals == "profile" and inference.final(rows):
-            found, profile = firth.fit_with_profile(sums, to_study_units(columns), names=columns.names)
-            return found
-        return firth.fit(sums, width, names=columns.names, zero=zero)
+    def full() -> tuple[firth.Firth, Profile | None]:
+        if model.intervals == "profile" and final:
+            return firth.fit_with_profile(sums, to_study_units(columns), names=columns.names)
+        return firth.fit(sums, len(columns), names=columns.names), None
 
-    tests: dict[str, likelihood.ChiSquared] = {}
-    model_test = None
-    if model.tests == "likelihood_ratio" and inference.final(rows):
-        groups = inference.grouped(columns)
-        nothing, fitted, *reduced = federation.together(
-            [lambda zero=zero: of(zero) for zero in (range(width), (), *groups.values())]
-        )
-        tests = {
-            variable: firth.ratio_test(fitted, without, len(out))
-            for (variable, out), without in zip(groups.items(), reduced, strict=True)
-        }
-        model_test = firth.ratio_test(fitted, nothing, width)
-    else:
-        fitted = of(())
+    def without(zero: Sequence[int]) -> firth.Firth:
+        return firth.fit(sums, len(columns), names=columns.names, zero=zero)
+
+    groups = inference.grouped(columns)
+    zeros = [range(len(columns)), *groups.values()] if model.tests == "likelihood_ratio" and final else []
+    tasks: list[Callable[[], Any]] = [full, *(lambda zero=zero: without(zero) for zero in zeros)]
+    (fitted, profile), *reduced = federation.together(tasks)
     notes = {
         "log_likelihood": fitted.log_likelihood,
         "penalised_log_likelihood": fitted.penalised_log_likelihood,
         "patients": fitted.patients,
         "penalty": "firth",
-        **(inference.inflation(columns, fitted.gram) if inference.final(rows) else {}),
+        **(inference.inflation(columns, fitted.gram) if final else {}),
         **path_notes(path),
     }
-    if model_test is not None:
-        notes["likelihood_ratio"] = {**model_test.plain(), "variables": inference.variable_tests(columns, tests)}
+    if reduced:
+        of_all, *of_each = (firth.ratio_test(fitted, one, len(zero)) for zero, one in zip(zeros, reduced, strict=True))
+        variables = inference.variable_tests(columns, dict(zip(groups, of_each, strict=True)))
+        notes["likelihood_ratio"] = {**of_all.plain(), "variables": variables}
     return replace(_fit(columns, fitted, notes), profile=profile)
 
 
