@@ -1,4 +1,4 @@
-"""Inference: what is told of a fitted regression beside its coefficients, and the designs of the fits that some of it needs.
+"""Inference: what is told of a fitted regression beside its coefficients, and the columns of the reduced fits it needs.
 
 Only the final fit is looked at; replicates of cross-validation are there to predict.
 """
