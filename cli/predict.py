@@ -135,6 +135,10 @@ def _table(model: "Model", found: "list[Prediction]") -> str:
     return stream.getvalue()
 
 
+def _with_value(name: str, value: float | str) -> str:
+    return f"  {name} = {value:.4g}" if isinstance(value, float) else f"  {name} = {value}"
+
+
 def _page(model: "Model", p: "Prediction") -> str:
     """One patient, for reading."""
     assert p.score is not None  # a lone patient who is refused is an error
@@ -171,15 +175,11 @@ def _page(model: "Model", p: "Prediction") -> str:
         lines.append(("points", f"none: {p.points}"))
     else:
         lines.append(("points", f"{sum(points for _, _, points in p.points):.1f} in all"))
-        for name, value, points in p.points:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            lines.append((f"  {name} = {shown}", f"{points:.1f}"))
+        lines += [(_with_value(name, value), f"{points:.1f}") for name, value, points in p.points]
     if not isinstance(p.contributions, str):
         expected, variables = p.contributions
         lines.append(("contributions", f"to the linear predictor; {expected:.4f} before them"))
-        for name, value, added in variables:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            lines.append((f"  {name} = {shown}", f"{added:+.4f}"))
+        lines += [(_with_value(name, value), f"{added:+.4f}") for name, value, added in variables]
     lines += [("filled", text) for text in p.filled]
     lines.append(("", "Made for research; not a medical device."))
     width = max(len(name) for name, _ in lines) + 2
