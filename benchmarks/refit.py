@@ -45,7 +45,7 @@ def patients_of(study, folder):
             part = frame[split["part_column"]["column"]].map(known)
         else:
             hashes = [keyed_hash("part", study["study"]["seed"], name, i) / 2**64 for i in frame["patient_id"]]
-            part = np.where(np.array(hashes) < split["internal_fraction"], "internal", "train")
+            part = np.where(np.array(hashes) < split.get("internal_fraction", 0), "internal", "train")
         frames.append(frame.assign(site=name, part=part))
     return pd.concat(frames, ignore_index=True)
 
