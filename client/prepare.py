@@ -1,8 +1,8 @@
 """Prepare: a site's patients and images to its feature table, before a study and without sending anything.
 
 Cases, and filters of large regions, are computed side by side in processes of one thread each. What cannot be used is
-excluded with its reason and the rest goes on; a disk, share or right that is missing stops the site. Whatever is finished
-is kept, so a killed prepare goes on where it was, and preparing again costs reading the files.
+excluded with its reason and the rest goes on; a disk, share or right that is missing stops the site. Whatever is
+finished is kept, so a killed prepare goes on where it was, and preparing again costs reading the files.
 
 A study without images imports neither torch nor SimpleITK here.
 """
@@ -135,12 +135,18 @@ def _write_quality(
     """The page that shows the site its cases; sheets are copied out of the finished cases one at a time."""
     from cohortium.client.imaging.store import Store, finished
 
+    alike: dict[bytes, list[str]] = {}
+    features = [row.tobytes() for row in table.matrix(table.feature_names)]
+    for patient_id, row in zip(table.patient_id.tolist(), features, strict=True):
+        alike.setdefault(row, []).append(patient_id)
+
     def cases() -> Iterator[Case]:
-        for number, patient_id in enumerate(table.patient_id.tolist(), start=1):
+        for number, (patient_id, row) in enumerate(zip(table.patient_id.tolist(), features, strict=True), start=1):
             kept = finished(Store(cache), images.cases[patient_id])
+            others = [("has all features of patient", other, False) for other in alike[row] if other != patient_id]
             yield Case(
                 patient_id=patient_id, geometry=kept["geometry"], volumes_ml=kept["volumes_ml"],
-                findings=kept["findings"], sheet=write_sheet(out, number, kept["sheet"]),
+                findings=[*kept["findings"], *others], sheet=write_sheet(out, number, kept["sheet"]),
             )  # fmt: skip
 
     write_page(

@@ -168,8 +168,23 @@ def _generated_folder(study: Study, out: Path) -> Path:
 
 
 def _prepare(study: Study, hospitals: list[Site], *, jobs: int, progress: NullProgress, cache: Path | None) -> None:
-    """Prepare every site, as each hospital would on its own: what stops one does not keep another from its work."""
+    """Prepare every site, as each hospital would on its own: what stops one does not keep another from its work.
+
+    What a site file lacks is told before any site begins, since images take hours.
+    """
     stopped: list[str] = []
+    if study.features:
+        # Only here: a study without images needs no SimpleITK
+        from cohortium.client.imaging.recipe import Recipe
+        from cohortium.client.imaging.site_images import files_of
+
+        for site in hospitals:
+            try:
+                files_of(site, Recipe.of(study), "{patient_id}")
+            except SiteError as problem:
+                stopped.append(str(problem))
+        if stopped:
+            raise SiteError("\n".join(stopped))
     with worker_pool(jobs if study.features else 1) as pool:
         for site in hospitals:
             ready = prepared_folder(site.workspace, study.hash)

@@ -31,7 +31,12 @@ def resampled_cohorts(study: Study, models: tuple[ScoredModel, ...]) -> dict[str
 
     Nothing is asked of them but what the main figures need.
     """
-    settings = study_settings(study) | {"decision_thresholds": (), "bootstrap": 0, "calibration_slope": None}
+    settings = study_settings(study) | {
+        "decision_thresholds": (),
+        "bootstrap": 0,
+        "calibration_slope": None,
+        "logrank_strata": {},
+    }
     settings |= {"competing": (), "timing": {e: {**t, "horizon": []} for e, t in settings["timing"].items()}}
     plain = [replace(m, cutoff=None, baseline_survival=(), baseline_curve=(), log_hazard=False) for m in models]
     base = CohortSpec(part="train", of="final", models=tuple(plain), settings=settings)

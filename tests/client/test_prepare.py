@@ -120,6 +120,15 @@ def test_unusable_cases_are_excluded_counted_and_the_rest_goes_on(hospital):
     assert excluded.set_index("patient_id").loc["p3", "detail"].startswith("image ct, region tumour: ")
 
 
+def test_two_patients_with_the_same_files_are_told_to_the_site(hospital):
+    for name in ("image.nii.gz", "mask.nii.gz"):
+        (hospital / "images" / "p2" / name).write_bytes((hospital / "images" / "p5" / name).read_bytes())
+    done = prepare(study(), site(hospital), hospital / "out")
+    page = (hospital / "out" / "quality.html").read_text()
+    assert page.count("has all features of patient") == 2
+    assert len(Table.read(done.table).patient_id) == PATIENTS - 1
+
+
 def test_folds_are_dealt_over_who_remains(hospital):
     whole = Table.read(prepare(study(), site(hospital), hospital / "out").table)
     spoil(hospital)

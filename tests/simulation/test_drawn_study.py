@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import tomli_w
 
 from cohortium.cli.main import main
+from cohortium.common.errors import SiteError
 from cohortium.simulation.simulate import simulate
 from tests.client.imaging.segmenters import thresholding
 from tests.client.imaging.volumes import ball, make
@@ -66,6 +67,16 @@ def finished(tmp_path_factory):
     (folder / "study.toml").write_text(tomli_w.dumps(study))
     simulate(folder, place / "out")
     return folder, place / "out"
+
+
+def test_what_a_site_file_lacks_is_told_before_any_site_prepares(finished, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(finished[0], folder)
+    last = folder / "sites" / SITES[-1] / "site.toml"
+    last.write_text(last.read_text().replace("[images.ct]", "[images.mr]"))
+    with pytest.raises(SiteError, match=r"\[images\.ct\] is missing"):
+        simulate(folder, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("table.parquet"))
 
 
 def test_the_model_finds_the_size(finished):
