@@ -186,6 +186,9 @@ def _validation(study: "Study") -> Iterator[Mistake]:
     table, validation = "[validation]", study.validation
     for a, b in validation.compare:
         yield from _unknown(table, "compare", [a, b], study.model, "model")
+        if sum({a, b} == set(pair) for pair in validation.compare) > 1:
+            problem = "is named more than once, and each time counts in the correction of p for many comparisons"
+            yield Mistake(table, f"compare = {shown((a, b))}", f"{problem}; name it once")
         if a == b:
             yield Mistake(table, f"compare = {shown((a, b))}", "compares a model with itself; name two models")
         elif a in study.model and b in study.model and study.model[a].endpoint != study.model[b].endpoint:

@@ -249,6 +249,7 @@ def _figures(
     as_it_is: float,
 ) -> Recalibration:
     none = Undefined("the scores are all alike or separate the outcome, so the recalibration has no finite maximum")
+    bent = Undefined("the spline of the calibration curve separates the outcome, or nearly: it has no finite maximum")
 
     def estimate(which: int, column: int) -> tuple[float | Undefined, tuple[float, float] | Undefined]:
         """A coefficient of 1 with the slope fixed at 1, or of the logit."""
@@ -263,8 +264,9 @@ def _figures(
 
     intercept, intercept_ci = estimate(_OFFSET, 0)
     slope, slope_ci = estimate(_LOGISTIC, 1)
-    ici = float(at.distance[_FLEXIBLE, m] / n) if settled[_FLEXIBLE, m] else none
-    e50, e90 = distances if settled[_FLEXIBLE, m] else (none, none)
+    flat = none if isinstance(slope, Undefined) else bent
+    ici = float(at.distance[_FLEXIBLE, m] / n) if settled[_FLEXIBLE, m] else flat
+    e50, e90 = distances if settled[_FLEXIBLE, m] else (flat, flat)
     updating: Updating | Undefined = none
     if not isinstance(intercept, Undefined) and not isinstance(slope, Undefined):
         of_both = float(coefficients[_LOGISTIC, m, 0] - factor[0, 1] * slope)

@@ -159,6 +159,7 @@ MISTAKES = [
     ("sarcoma", "harmonise/protect", ["age"], "[harmonise] protect = 'age': no such variable"),
     ("uci_heart", "validation/compare", [["full", "fll"]], "[validation] compare = 'fll': no such model; did you mean"),
     ("uci_heart", "validation/compare", [["full", "full"]], "compares a model with itself; name two models"),
+    ("uci_heart", "validation/compare", [["full", "selected"], ["selected", "full"]], "is named more than once"),
     ("uci_heart", "validation/cutoff", 2.0, "is no probability"),
     ("uci_heart", "validation/cutoff", "youdn", 'should be "youden", "median", "log_rank" or a number'),
     ("tcga_brca", "validation/cutoff", "youden", 'needs a binary primary endpoint; use "median" or a number'),
