@@ -92,12 +92,15 @@ def check_explained(
     fit, endpoint = parameters["fit"], view["rows"]["endpoint"]
     if statistic == permutation.replaced.name:
         asked, group, variables = "permutation", endpoint, len(parameters["replacements"])
-        as_approved = variables <= shapley.MOST_VARIABLES
+        as_approved = True
         part = permutation.halvings(patients, variables)
     else:
         asked, group, (rows, variables) = "shap", None, np.shape(parameters["orders"])
         as_approved = rows == shapley.BACKGROUND
         part = shapley.halvings(patients, variables)
+    if variables > shapley.MOST_VARIABLES:  # the more there are, the fewer patients are explained
+        why = f"contributions of more than {shapley.MOST_VARIABLES} variables; no model has so many"
+        raise SumRefused(statistic, why)
     explained = asked in study.validation.explain and any(
         model.endpoint == endpoint and _same_form(study, model, fit) for model in study.model.values()
     )

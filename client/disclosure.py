@@ -22,7 +22,6 @@ from cohortium.common.sum_setup import Hello
 from cohortium.strategies.cohort_figures import time_step
 from cohortium.strategies.cutoff import on_grid
 from cohortium.strategies.local_fits import asked_of
-from cohortium.strategies.shapley import MOST_VARIABLES
 from cohortium.strategies.view_patients import repeat_of, too_many_repeats
 
 TIMED_VIEWS = ("survival", "scored_survival", "scored_competing")
@@ -82,10 +81,6 @@ def check(study: Study, statistic: str, view: Mapping[str, Any], parameters: Map
         _columns(study, statistic, view, parameters, rows)
     if statistic in ("shapley.values", "permutation.replaced"):
         patients = _public_number(statistic, view, len(rows.x))
-        if np.shape(parameters.get("orders", ()))[-1:] > (
-            MOST_VARIABLES,
-        ):  # the more, the fewer patients are explained
-            raise SumRefused(statistic, f"contributions of more than {MOST_VARIABLES} variables; no model has so many")
         classifiers.check_explained(study, statistic, view, parameters, patients)
     if statistic in CELLS and study.privacy.score_resolution == "binned":
         _cells(statistic, view, parameters, rows)
