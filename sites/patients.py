@@ -73,7 +73,7 @@ class Patients:
 
 
 def read_patients(study: Study, site: Site) -> Patients:
-    """Read and judge every row of a site's table, in the order of the file.
+    """Read and judge every row of a site's table; the usable ones are sorted by patient_id.
 
     Raises
     ------
@@ -108,7 +108,9 @@ def read_patients(study: Study, site: Site) -> Patients:
     outcomes = columns
     columns = {v.name: _variable(judge, v, local[v.name], site.data.decimal) for v in study.variable} | outcomes
     usable = judge.usable
-    frame = pd.DataFrame({"patient_id": judge.ids, "part": parts, **columns}).loc[usable].reset_index(drop=True)
+    frame = pd.DataFrame({"patient_id": judge.ids, "part": parts, **columns}).loc[usable]
+    # Sums of floats depend on the order of their terms: with this one, the file's changes not even the last digit
+    frame = frame.sort_values("patient_id", ignore_index=True)
     return Patients(site.name, _with_folds(frame, study, site.name), judge.exclusions())
 
 

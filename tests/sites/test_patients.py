@@ -115,9 +115,15 @@ def test_a_bad_case_is_excluded_and_the_rest_goes_on(tmp_path, change, reason):
     assert "430" not in reason
 
 
+def test_patients_are_sorted_whatever_the_order_of_the_file(tmp_path):
+    frame = read(tmp_path, [["p2", *GOOD], ["p10", *GOOD], ["p1", *GOOD]]).frame
+    assert frame["patient_id"].tolist() == ["p1", "p10", "p2"]
+    assert frame.index.tolist() == [0, 1, 2]
+
+
 def test_numbers_keep_their_last_digit(tmp_path):
     written = [repr(value) for value in np.random.default_rng(1).uniform(18, 110, 200).tolist()]
-    frame = read(tmp_path, [[f"p{i}", age, *GOOD[1:]] for i, age in enumerate(written)]).frame
+    frame = read(tmp_path, [[f"p{i:03}", age, *GOOD[1:]] for i, age in enumerate(written)]).frame
     assert frame["age"].tolist() == [float(text) for text in written]
 
 
