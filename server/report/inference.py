@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cohortium.server.report.coefficients import term_label
-from cohortium.server.report.grid import Grid
+from cohortium.server.report.grid import Cell, Grid
 from cohortium.server.report.text import number, p_value
 
 Record = Mapping[str, Any]
+GENERALISED = "of a variable of several terms the generalised factor (Fox & Monette)"
 
 
 def fitted_note(kind: str, model: Record) -> str:
@@ -113,14 +114,15 @@ def variable_grid(found: Record, caption: str) -> Grid | None:
     titles = [*(["Chi-squared", "df", "p"] if tests else []), *(["Variance inflation"] if factors else [])]
     grid = Grid(caption, ["Variable", *titles])
     for name in tests or factors:
-        cells = []
+        cells: list[str | Cell] = []
         if test := tests.get(name):
             cells += [number(test["chi2"], 2), str(test["df"]), p_value(test["p"])]
-        if factors:
-            cells.append(number(factors[name]["gvif"], 2) if name in factors else "")
-        grid.row(term_label(name), [grid.cell(cell, str) for cell in cells])
-    if any(entry["terms"] > 1 for entry in factors.values()):
-        grid.noted("", "of a variable of several terms the generalised factor (Fox & Monette)")
+        if factor := factors.get(name):
+            text = number(factor["gvif"], 2)
+            cells.append(grid.noted(text, GENERALISED) if factor["terms"] > 1 else text)
+        elif factors:
+            cells.append("")
+        grid.row(term_label(name), cells)
     return grid
 
 
