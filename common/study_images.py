@@ -110,7 +110,7 @@ class Features(Keys):
 
 
 ImageType = Literal[
-    "Original", "Wavelet", "LoG", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D"
+    "Original", "Wavelet", "LoG", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D", "LBP3D"
 ]  # fmt: skip
 RadiomicsClass = Literal[
     "shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm",

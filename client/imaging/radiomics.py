@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from radiomics import imageoperations
 
-from cohortium.client.imaging import classes
+from cohortium.client.imaging import classes, lbp3d
 from cohortium.client.imaging.classes import names_of
 from cohortium.client.imaging.discretise import Discretisation
 from cohortium.client.imaging.ibsi import features as ibsi
@@ -133,7 +133,8 @@ def radiomics_of_contours(
                 for number, at in contours.items():
                     values[number] |= _named("shape", "original", classes.shape, cut(at.region, at.lower, at.upper))
                 continue
-            alone = _margin(image_type, sigma, crop.image.GetSpacing()) == 0
+            # What scales by the box, or looks at the contour's voxels only, is another image for each contour
+            alone = image_type == "LBP3D" or _margin(image_type, sigma, crop.image.GetSpacing()) == 0
             groups = [{0: contours[0]}, *([{n: at} for n, at in rest.items()] if alone else [rest] if rest else [])]
             for group in groups:
                 for number, found in _of_group(group, crop.image, image_type, sigma, settings, discretisation, name):
@@ -244,7 +245,8 @@ def _margin(image_type: str, sigma: float, spacing_mm: tuple[float, ...]) -> int
     if image_type == "LoG":
         # The recursive Gaussian has no end: at 5 sigma it is off by 1e-3, at 10 sigma by nothing that a double holds
         return int(np.ceil(10 * sigma / min(spacing_mm)))
-    return {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN, "LBP2D": LBP_MARGIN}.get(image_type, 0)
+    margins = {"Wavelet": WAVELET_MARGIN, "Gradient": GRADIENT_MARGIN, "LBP2D": LBP_MARGIN, "LBP3D": lbp3d.MARGIN}
+    return margins.get(image_type, 0)
 
 
 def _reach(image_type: str, sigma: float, settings: RadiomicsFeatures, spacing_mm: tuple[float, ...]) -> int:
@@ -255,6 +257,9 @@ def _reach(image_type: str, sigma: float, settings: RadiomicsFeatures, spacing_m
 
 def _filter(image_type: str, sigma: float, crop: Crop, settings: RadiomicsFeatures) -> Iterator[tuple[sitk.Image, str]]:
     """Filtered images with pyradiomics' names for them."""
+    if image_type == "LBP3D":
+        yield from lbp3d.filtered(crop.image, crop.region)
+        return
     filters = getattr(imageoperations, f"get{image_type}Image")
     for image, name, _ in filters(crop.image, crop.region, sigma=[sigma], force2D=settings.dimension == "2D"):
         yield image, name
@@ -271,6 +276,8 @@ def _filtered_names(image_type: str, settings: RadiomicsFeatures) -> list[str]:
         return [f"wavelet-{name}" for name in bands]
     if image_type == "LoG":
         return [f"log-sigma-{str(sigma).replace('.', '-')}-mm-3D" for sigma in settings.log_sigma_mm]
+    if image_type == "LBP3D":
+        return list(lbp3d.NAMES)
     return ["lbp-2D" if image_type == "LBP2D" else image_type.lower()]
 
 
