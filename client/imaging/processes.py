@@ -14,6 +14,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from cohortium.common.errors import CaseError
 
 CRASHED = "reading or measuring its files crashed"
@@ -75,10 +77,11 @@ class Here(Executor):
     jobs = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call a function."""
+        """Call a function, in one thread of the numeric libraries as in a process: their sums hang on how many add."""
         future: Future = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            with threadpool_limits(1):
+                future.set_result(fn(*args, **kwargs))
         except Exception as failed:  # noqa: BLE001 -- it is raised where the result is asked for
             future.set_exception(failed)
         return future
