@@ -317,12 +317,13 @@ def test_a_site_explains_only_what_was_approved(run):
         {"fit": {"hidden": [4], "weights": np.zeros(1)}},
         {"halvings": 1},
         {"patients": 100_000},
-        {"variables": 101},
         {"group": "os"},
         {"group": None},
     ):
         with pytest.raises(SumRefused, match="by permutation, or by fewer"):
             drawn(**question)
+    with pytest.raises(SumRefused, match="contributions of more than 100 variables"):
+        drawn(variables=101)
 
     ask(net)
     ask(net, patients=10_000, halvings=1)
